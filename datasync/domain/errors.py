@@ -1,0 +1,233 @@
+"""One tree of errors with stable codes.
+
+Every error that a user, an operator or another program can meet is a :class:`DatasyncError`. Its ``code`` is
+stable and goes into logs, metrics, problem details and exit messages; the class's docstring is its title; the
+detail says what was wrong, where, and what would be right. Drivers' errors are wrapped where they arise.
+"""
+
+from typing import ClassVar
+
+
+class DatasyncError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "ERROR"
+
+    def __init__(self, detail: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.where = where
+        self.fix = fix
+
+    @property
+    def title(self) -> str:
+        """The class's docstring as one line, without its full stop."""
+        return (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        fix = f" ({self.fix})" if self.fix else ""
+        return f"{place}{self.detail}{fix} [{self.code}]"
+
+
+class ConfigError(DatasyncError):
+    """The configuration cannot be used."""
+
+    code = "CONFIG_INVALID"
+
+
+class DependencyMissing(DatasyncError):
+    """An optional package is not installed."""
+
+    code = "DEPENDENCY_MISSING"
+
+
+class PolicyError(DatasyncError):
+    """The policy cannot be used."""
+
+    code = "POLICY_INVALID"
+
+
+class PolicyRevisionStale(PolicyError):
+    """The policy's revision does not increase."""
+
+    code = "POLICY_REVISION_STALE"
+
+
+class PolicyMissing(PolicyError):
+    """No policy is active, so everything is denied."""
+
+    code = "POLICY_MISSING"
+
+
+class RecordError(DatasyncError):
+    """The rows do not fit their collection."""
+
+    code = "ROWS_INVALID"
+
+
+class CollectionUnknown(RecordError):
+    """The policy has no such collection."""
+
+    code = "COLLECTION_UNKNOWN"
+
+
+class MessageError(DatasyncError):
+    """A message was refused."""
+
+    code = "MESSAGE_INVALID"
+
+
+class MessageTooLarge(MessageError):
+    """A message is over its size limit."""
+
+    code = "MESSAGE_TOO_LARGE"
+
+
+class SignatureInvalid(MessageError):
+    """A signature does not verify."""
+
+    code = "SIGNATURE_INVALID"
+
+
+class SignerUntrusted(MessageError):
+    """The signer's certificate is not from a trusted operator or not valid now."""
+
+    code = "SIGNER_UNTRUSTED"
+
+
+class SignerForeign(MessageError):
+    """The signer may not speak on this topic."""
+
+    code = "SIGNER_FOREIGN"
+
+
+class MessageReplayed(MessageError):
+    """A message was seen before."""
+
+    code = "MESSAGE_REPLAYED"
+
+
+class Undecipherable(MessageError):
+    """A sealed message cannot be opened by this node."""
+
+    code = "UNDECIPHERABLE"
+
+
+class SegmentInvalid(MessageError):
+    """A segment was refused."""
+
+    code = "SEGMENT_INVALID"
+
+
+class SegmentConflict(SegmentInvalid):
+    """A segment claims sequence numbers that another segment already has."""
+
+    code = "SEGMENT_CONFLICT"
+
+
+class StreamForeign(SegmentInvalid):
+    """A stream belongs to another device."""
+
+    code = "STREAM_FOREIGN"
+
+
+class TierForbidden(SegmentInvalid):
+    """A segment is too private for this place."""
+
+    code = "TIER_FORBIDDEN"
+
+
+class HandoverError(DatasyncError):
+    """A handover message was refused."""
+
+    code = "HANDOVER_INVALID"
+
+
+class EpochStale(HandoverError):
+    """The attachment's epoch is not above the one already known."""
+
+    code = "EPOCH_STALE"
+
+
+class EpochLeap(HandoverError):
+    """The attachment's epoch is implausibly far ahead."""
+
+    code = "EPOCH_LEAP"
+
+
+class NonceStale(HandoverError):
+    """The attach answers no challenge of this edge."""
+
+    code = "NONCE_STALE"
+
+
+class NotAttached(HandoverError):
+    """The device is not attached here."""
+
+    code = "NOT_ATTACHED"
+
+
+class EventUnexpected(HandoverError):
+    """The state table lists no such event for this state."""
+
+    code = "EVENT_UNEXPECTED"
+
+
+class StoreError(DatasyncError):
+    """The database failed."""
+
+    code = "STORE_FAILED"
+
+
+class SchemaOutdated(StoreError):
+    """The database's schema is not the one that this version needs."""
+
+    code = "SCHEMA_OUTDATED"
+
+
+class KeyUnavailable(StoreError):
+    """A data key is missing or cannot be unwrapped."""
+
+    code = "KEY_UNAVAILABLE"
+
+
+class LinkError(DatasyncError):
+    """The connection to a broker failed."""
+
+    code = "LINK_FAILED"
+
+
+class RequestError(DatasyncError):
+    """The request cannot be served."""
+
+    code = "REQUEST_INVALID"
+
+
+class Unauthenticated(RequestError):
+    """The request carries no valid token."""
+
+    code = "UNAUTHENTICATED"
+
+
+class Forbidden(RequestError):
+    """The token does not allow this."""
+
+    code = "FORBIDDEN"
+
+
+class NotFound(RequestError):
+    """There is no such thing here."""
+
+    code = "NOT_FOUND"
+
+
+class AccessDenied(DatasyncError):
+    """The policy denies it."""
+
+    code = "ACCESS_DENIED"
+
+    def __init__(self, detail: str, *, reason: str, where: str = "", fix: str = "") -> None:
+        super().__init__(detail, where=where, fix=fix)
+        self.reason = reason
+        """The decision's code: DENIED_BY, NO_RULE, NO_RULE_FIELD, NO_READ_UP, NO_PATH, NO_PURPOSE, ..."""

@@ -1,0 +1,42 @@
+"""Limits on everything: a value beyond one is refused before it costs memory or time.
+
+Units are last in the names. A limit that operators may want to change is in the nodes' configuration,
+with these as its ceilings or defaults.
+"""
+
+MESSAGE_BYTES_MAX = 16 << 20
+"""One MQTT message, checked before it is parsed."""
+
+CONTROL_BYTES_MAX = 1 << 20
+"""One message that carries no segments."""
+
+SEGMENT_BYTES_MAX = 8 << 20
+SEGMENT_ROWS_MAX = 65_536
+"""Rows of one segment; a longer batch is cut."""
+
+SEQUENCE_MAX = (1 << 53) - 1
+"""The highest sequence number: exact in every JSON reader."""
+
+EPOCH_LEAP_MAX = 1 << 20
+"""How far one attach may move an epoch: a device that claims more is refused."""
+
+RANGES_MAX = 4_096
+"""Ranges in one range set on the wire."""
+
+STREAMS_PER_DEVICE_MAX = 256
+SEGMENTS_PER_MESSAGE_MAX = 512
+JSON_ROWS_MAX = 10_000
+JSON_BYTES_MAX = 1 << 20
+POLICY_BYTES_MAX = 1 << 20
+WINDOW_BYTES = 4 << 20
+"""Bytes that a sender has unacknowledged at one time."""
+
+FLUSH_ROWS = 1_000
+FLUSH_MS = 200
+PENDING_ROWS_MAX = 1_000_000
+"""Rows recorded but not yet durable on a device; beyond it ``record`` waits."""
+
+RETRY_MS = 1_000
+"""The first interval after which something unacknowledged is sent again; it doubles up to ``RETRY_MS_MAX``."""
+
+RETRY_MS_MAX = 15_000
