@@ -36,7 +36,7 @@ class HybridTime:
         """Return a reading later than ``self`` and ``other``. Raises ValueError when ``other`` is too far ahead."""
         if other.wall_ms > now.wall_ms + DRIFT_MS_MAX:
             raise ValueError(f"the time {other.wall_ms} ms is over {DRIFT_MS_MAX} ms ahead of this node's clock")
-        return self._later(max(self.wall_ms, other.wall_ms, now.wall_ms), max(self, other))
+        return self._later(max(self.wall_ms, other.wall_ms, now.wall_ms), self if self > other else other)
 
     def _later(self, wall_ms: int, last: "HybridTime") -> Self:
         if wall_ms > last.wall_ms:
