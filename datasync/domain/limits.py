@@ -40,3 +40,6 @@ RETRY_MS = 1_000
 """The first interval after which something unacknowledged is sent again; it doubles up to ``RETRY_MS_MAX``."""
 
 RETRY_MS_MAX = 15_000
+
+PREVIOUS_MAX = 8
+"""Edges that one attach may name as places where state can be."""

@@ -1,0 +1,106 @@
+"""The topics of the wire, version 1.
+
+A name's slash would split a topic level, so ``acme/cbd`` is written ``acme.cbd`` in a topic. :func:`parse` gives
+the address that a topic stands for, and :func:`may_publish` whether a signer may speak there: identity comes
+from the signature, and topic and signer must agree.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from datasync.domain.errors import MessageError
+from datasync.domain.ids import NodeName, node_name
+
+POLICY = "ds/1/policy"
+BEACONS = "ds/1/edge/+/beacon"
+UPLINKS = ("ds/1/d/+/up", "ds/1/d/+/seg", "ds/1/d/+/json/+")
+TO_CLOUD = "ds/1/cloud/in/+"
+
+Kind = Literal["policy", "beacon", "up", "dn", "seg", "json", "edge", "cloud"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a topic stands for: whose box it is (``owner``), and for an edge's or the cloud's box, who puts in."""
+
+    kind: Kind
+    owner: NodeName = NodeName("")
+    source: NodeName = NodeName("")
+    collection: str = ""
+
+
+def beacon(name: NodeName) -> str:
+    """Return the topic of a node's retained beacon."""
+    return f"ds/1/edge/{_level(name)}/beacon"
+
+
+def device_up(device: NodeName) -> str:
+    """Return the topic for control messages from a device."""
+    return f"ds/1/d/{device}/up"
+
+
+def device_down(device: NodeName) -> str:
+    """Return the topic for control messages to a device."""
+    return f"ds/1/d/{device}/dn"
+
+
+def device_segments(device: NodeName) -> str:
+    """Return the topic for segments from a device."""
+    return f"ds/1/d/{device}/seg"
+
+
+def edge_in(edge: NodeName, source: NodeName) -> str:
+    """Return the topic by which ``source``, an edge or the cloud, reaches ``edge``."""
+    return f"ds/1/e/{_level(edge)}/in/{_level(source)}"
+
+
+def edge_inbox(edge: NodeName) -> str:
+    """Return the filter for all that reaches ``edge`` over the backbone."""
+    return f"ds/1/e/{_level(edge)}/in/+"
+
+
+def cloud_in(edge: NodeName) -> str:
+    """Return the topic by which ``edge`` reaches the cloud."""
+    return f"ds/1/cloud/in/{_level(edge)}"
+
+
+def parse(topic: str) -> Address:
+    """Return the address of a topic. Raises MessageError for one that is not of this protocol."""
+    try:
+        match topic.split("/"):
+            case ["ds", "1", "policy"]:
+                return Address("policy")
+            case ["ds", "1", "edge", edge, "beacon"]:
+                return Address("beacon", owner=_name(edge))
+            case ["ds", "1", "d", device, ("up" | "dn" | "seg") as kind]:
+                return Address(kind, owner=node_name(device))
+            case ["ds", "1", "d", device, "json", collection] if collection:
+                return Address("json", owner=node_name(device), collection=collection)
+            case ["ds", "1", "e", edge, "in", source]:
+                return Address("edge", owner=_name(edge), source=_name(source))
+            case ["ds", "1", "cloud", "in", edge]:
+                return Address("cloud", source=_name(edge))
+    except ValueError as error:
+        raise MessageError(f"topic {topic[:200]!r}: {error}") from error
+    raise MessageError(f"topic {topic[:200]!r} is not one of ds/1")
+
+
+def may_publish(signer: NodeName, address: Address) -> bool:
+    """Whether ``signer`` may speak at this address; roles are checked by what handles the message."""
+    match address.kind:
+        case "beacon" | "up" | "seg":
+            return signer == address.owner
+        case "edge" | "cloud":
+            return signer == address.source
+        case "policy" | "dn":
+            return True
+        case "json":
+            return False
+
+
+def _level(name: NodeName) -> str:
+    return name.replace("/", ".")
+
+
+def _name(level: str) -> NodeName:
+    return node_name(level.replace(".", "/"))
