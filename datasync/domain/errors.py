@@ -198,6 +198,12 @@ class LinkError(DatasyncError):
     code = "LINK_FAILED"
 
 
+class SubscriptionRefused(LinkError):
+    """A broker refused a subscription."""
+
+    code = "SUBSCRIPTION_REFUSED"
+
+
 class RequestError(DatasyncError):
     """The request cannot be served."""
 
