@@ -1,1 +1,1 @@
-"""TBD."""
+"""Handover: moving an attachment, and the state behind it, from a source edge to a target edge."""

@@ -16,6 +16,8 @@ BEACONS = "ds/1/edge/+/beacon"
 UPLINKS = ("ds/1/d/+/up", "ds/1/d/+/seg", "ds/1/d/+/json/+")
 TO_CLOUD = "ds/1/cloud/in/+"
 
+_NOBODY = NodeName("")
+
 Kind = Literal["policy", "beacon", "up", "dn", "seg", "json", "edge", "cloud"]
 
 
@@ -24,8 +26,8 @@ class Address:
     """What a topic stands for: whose box it is (``owner``), and for an edge's or the cloud's box, who puts in."""
 
     kind: Kind
-    owner: NodeName = NodeName("")
-    source: NodeName = NodeName("")
+    owner: NodeName = _NOBODY
+    source: NodeName = _NOBODY
     collection: str = ""
 
 
