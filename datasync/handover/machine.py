@@ -130,10 +130,11 @@ def fence(account: Account, token: AttachToken, me: NodeName, now_ms: int) -> Ac
     """
     if token.edge == me or token.device != account.device:
         raise HandoverError(f"the token of {token.device} names {token.edge}, which is no reason to freeze {me}")
-    if me not in {visit.edge for visit in token.previous}:
-        raise HandoverError(f"the token of {token.device} does not name {me} as a previous edge")
     if token.order == account.known and token.edge == account.target:
         return account
+    if me not in {visit.edge for visit in token.previous} and account.target != token.edge:
+        # the asker waits for a visit since which this edge has been told to give all it has to another
+        raise EpochStale(f"{token.device} at {token.order}: what {me} has goes to {account.target}")
     check_newer(account, token)
     return replace(
         account,
