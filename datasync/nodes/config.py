@@ -1,0 +1,271 @@
+"""What a node's configuration says: one strict, closed and immutable model for each kind of node.
+
+:mod:`datasync.nodes.config_file` reads it from TOML. Paths and ``sqlite:///`` URLs that are relative start at the
+file's folder, which the validation context carries.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    model_validator,
+)
+
+from datasync.domain.errors import ConfigError
+from datasync.domain.ids import NodeName, node_name, operator_of
+from datasync.domain.limits import (
+    FLUSH_MS,
+    FLUSH_ROWS,
+    MESSAGE_BYTES_MAX,
+    RETRY_MS,
+    RETRY_MS_MAX,
+    SEGMENT_ROWS_MAX,
+    WINDOW_BYTES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where an MQTT broker listens, and whether this process is the one that starts it."""
+
+    host: str
+    port: int
+    embedded: bool = False
+
+    @property
+    def url(self) -> str:
+        """The address for clients, ``mqtt://host:port``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mqtt://{host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Return the broker of an ``mqtt://`` or ``embedded://`` URL. Raises ValueError for anything else."""
+        form = "write mqtt://host:port, or embedded://host:port for a broker inside this process"
+        if not isinstance(text, str):
+            raise ValueError(form)
+        url = urlsplit(text)
+        if url.scheme not in ("mqtt", "embedded") or not url.hostname:
+            raise ValueError(f"{text!r} is no broker; {form}")
+        if url.username is not None or url.path not in ("", "/") or url.query or url.fragment:
+            raise ValueError(f"{text!r} says more than a host and a port; {form}")
+        return cls(url.hostname, url.port or 1883, url.scheme == "embedded")
+
+
+def _remote(broker: Broker) -> Broker:
+    if broker.embedded:
+        raise ValueError("another node's broker cannot be embedded in this process; write mqtt://host:port")
+    return broker
+
+
+def _under_folder(path: Path, info: ValidationInfo) -> Path:
+    return Path((info.context or {})["folder"]) / path.expanduser()
+
+
+def _database(url: str, info: ValidationInfo) -> str:
+    if url.startswith("postgresql+psycopg://"):
+        return url
+    scheme, separator, path = url.partition("sqlite:///")
+    if scheme or not separator or not path or path.startswith(":memory:"):
+        raise ValueError("write sqlite:///file.db, or postgresql+psycopg://user@host/database")
+    return f"sqlite:///{_under_folder(Path(path), info)}"
+
+
+def _edge_name(text: str) -> NodeName:
+    name = node_name(text)
+    if not operator_of(name):
+        raise ValueError(f"{text!r} names no operator: write operator/name, as in acme/cbd")
+    return name
+
+
+def _hash(text: str) -> str:
+    if re.fullmatch("[0-9a-f]{64}", text) is None:
+        raise ValueError("write the 64 hexadecimal digits that `datasync enroll admin` prints")
+    return text
+
+
+Url = Annotated[Broker, PlainValidator(Broker.parse)]
+RemoteUrl = Annotated[Broker, PlainValidator(Broker.parse), AfterValidator(_remote)]
+FilePath = Annotated[Path, AfterValidator(_under_folder)]
+DatabaseUrl = Annotated[str, AfterValidator(_database)]
+TokenHash = Annotated[str, AfterValidator(_hash)]
+OperatedName = Annotated[NodeName, AfterValidator(_edge_name)]
+Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Section(BaseModel):
+    """Part of a configuration; strict, closed and immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class EdgeAddress(Section):
+    """One edge that a device may attach to."""
+
+    name: OperatedName
+    url: RemoteUrl
+
+
+class Capture(Section):
+    """When recorded rows are made a batch: at so many rows or after so many milliseconds, whichever is first."""
+
+    flush_rows: int = Field(default=FLUSH_ROWS, ge=1, le=SEGMENT_ROWS_MAX)
+    flush_ms: Milliseconds = FLUSH_MS
+
+
+class Http(Section):
+    """Where the HTTP API listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+
+
+class Position(Section):
+    """Where an edge stands, in degrees (WGS 84)."""
+
+    lat: float = Field(ge=-90, le=90)
+    lon: float = Field(ge=-180, le=180)
+
+
+class Retry(Section):
+    """After how long something unacknowledged is sent again; the interval doubles up to its maximum."""
+
+    first_ms: Milliseconds = RETRY_MS
+    max_ms: Milliseconds = RETRY_MS_MAX
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.first_ms > self.max_ms:
+            raise ValueError(f"first_ms ({self.first_ms}) must not be over max_ms ({self.max_ms})")
+        return self
+
+
+class NodeConfig(Section):
+    """What every kind of node has."""
+
+    identity: FilePath
+    """Folder with the node's certificate and private keys; the node's name is in the certificate."""
+    trust: FilePath
+    """Folder with the certificates of the authorities of trusted operators."""
+    database: DatabaseUrl
+    keys: DatabaseUrl
+    """The database of wrapped data keys, kept apart from the data that they decrypt."""
+    node_key: FilePath
+    """File with the key that wraps the data keys."""
+    policy: FilePath | None = None
+    """A policy to start with where the database holds none yet, or one of a lower revision."""
+    retry: Retry = Retry()
+    window_bytes: int = Field(WINDOW_BYTES, ge=1 << 16, le=64 * MESSAGE_BYTES_MAX)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _keys_apart(self) -> Self:
+        if self.keys == self.database:
+            raise ValueError("keys and database must be two databases: a stolen one must not open itself")
+        return self
+
+
+class DeviceConfig(NodeConfig):
+    """A device's configuration."""
+
+    database: DatabaseUrl = "sqlite:///device.db"
+    keys: DatabaseUrl = "sqlite:///device-keys.db"
+    edges: tuple[EdgeAddress, ...]
+    home: OperatedName | None = None
+    """The edge to attach to first; the first of ``edges`` unless said."""
+    capture: Capture = Capture()
+
+    @model_validator(mode="after")
+    def _edges_known(self) -> Self:
+        names = [edge.name for edge in self.edges]
+        if not names:
+            raise ValueError("edges lists no edge; write name and url of one at least")
+        if len(set(names)) < len(names):
+            raise ValueError(f"edges lists a name twice: {', '.join(names)}")
+        if self.home is not None and self.home not in names:
+            raise ValueError(f"home is {self.home!r}, which is not among edges: {', '.join(names)}")
+        return self
+
+    @property
+    def first_edge(self) -> EdgeAddress:
+        """The edge to attach to first."""
+        return next((edge for edge in self.edges if edge.name == self.home), self.edges[0])
+
+
+class ServerConfig(NodeConfig):
+    """What edges and clouds have."""
+
+    broker: Url
+    """The node's own broker."""
+    http: Http = Http()
+    admin_token_hash: TokenHash | None = None
+    """SHA-256 of the administrator's token, as ``datasync enroll admin`` prints it."""
+    admin_token_file: FilePath | None = None
+    """A file that holds the administrator's token itself."""
+
+    @model_validator(mode="after")
+    def _one_admin_token(self) -> Self:
+        if (self.admin_token_hash is None) == (self.admin_token_file is None):
+            raise ValueError("give one of admin_token_hash and admin_token_file; `datasync enroll admin` makes a token")
+        return self
+
+    def admin_hash(self) -> str:
+        """Return the hash of the administrator's token, 64 hexadecimal digits. Raises ConfigError."""
+        if self.admin_token_hash is not None:
+            return self.admin_token_hash
+        if self.admin_token_file is None:
+            raise AssertionError("a configuration has one of the two")
+        token = read_file(self.admin_token_file).decode("utf-8", "replace").strip()
+        if len(token) < 32:
+            raise ConfigError(
+                "an administrator's token has at least 32 characters",
+                where=str(self.admin_token_file),
+                fix="make one with: datasync enroll admin",
+            )
+        return hashlib.sha256(token.encode()).hexdigest()
+
+
+class EdgeConfig(ServerConfig):
+    """An edge's configuration."""
+
+    backbone: RemoteUrl
+    """The cloud's broker, where edges and cloud meet."""
+    cloud: OperatedName
+    hold_s: Seconds = 30.0
+    """How long a sealed copy of a device's state is kept after the device left."""
+    source_timeout_s: Seconds = 5.0
+    """How long a target waits for the source before it serves the device without the source's state."""
+    position: Position | None = None
+
+
+class CloudConfig(ServerConfig):
+    """A cloud's configuration."""
+
+
+def read_node_key(path: Path) -> bytes:
+    """Return the node's key (32 bytes). Raises ConfigError when it is missing, damaged or open to other users."""
+    data = read_file(path)
+    if path.stat().st_mode & 0o077:
+        raise ConfigError("other users can read this key", where=str(path), fix=f"run: chmod 600 {path}")
+    if len(data) != 32:
+        raise ConfigError(f"a node's key has 32 bytes, not {len(data)}", where=str(path))
+    return data
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's content. Raises ConfigError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None

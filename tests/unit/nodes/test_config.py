@@ -1,0 +1,215 @@
+"""Configuration: what a file and the environment may say, and what is told about a mistake."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasync.domain.errors import ConfigError
+from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, NodeConfig, read_node_key
+from datasync.nodes.config_file import load
+
+DEVICE = """
+identity = "identity"
+trust = "/etc/datasync/trust"
+node_key = "node.key"
+edges = [{name = "acme/cbd", url = "mqtt://cbd:1884"}, {name = "acme/docks", url = "mqtt://docks"}]
+"""
+EDGE = """
+identity = "identity"
+trust = "trust"
+database = "sqlite:///edge.db"
+keys = "sqlite:////var/lib/datasync/keys.db"
+node_key = "node.key"
+broker = "mqtt://localhost"
+backbone = "mqtt://cloud:1883"
+cloud = "acme/cloud"
+admin_token_hash = "8b7df143d91c716ecfa5fc1730022f6b421b05cedee8fd52b1fc65a96030ad52"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "node.toml"
+
+
+def read(kind: type[NodeConfig], file: Path, text: str, **environment: str) -> Any:
+    file.write_text(text)
+    return load(kind, file, environment)
+
+
+def mistakes(kind: type[NodeConfig], file: Path, text: str, **environment: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(kind, file, text, **environment)
+    return str(caught.value)
+
+
+def test_relative_paths_and_databases_start_at_the_files_folder(file: Path) -> None:
+    config = read(EdgeConfig, file, EDGE)
+    assert config.identity == file.parent / "identity"
+    assert config.database == f"sqlite:///{file.parent}/edge.db"
+
+
+def test_absolute_paths_and_databases_stay_as_they_are(file: Path) -> None:
+    assert read(DeviceConfig, file, DEVICE).trust == Path("/etc/datasync/trust")
+    assert read(EdgeConfig, file, EDGE).keys == "sqlite:////var/lib/datasync/keys.db"
+
+
+def test_a_relative_file_name_still_gives_absolute_paths(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(DEVICE)
+    monkeypatch.chdir(file.parent)
+    assert load(DeviceConfig, Path(file.name), {}).node_key == file.parent / "node.key"
+
+
+def test_a_devices_databases_have_defaults_beside_the_file(file: Path) -> None:
+    config = read(DeviceConfig, file, DEVICE)
+    assert config.database == f"sqlite:///{file.parent}/device.db"
+    assert config.keys == f"sqlite:///{file.parent}/device-keys.db"
+
+
+def test_the_first_edge_is_home_unless_said_otherwise(file: Path) -> None:
+    assert read(DeviceConfig, file, DEVICE).first_edge.name == "acme/cbd"
+    assert read(DeviceConfig, file, DEVICE + 'home = "acme/docks"').first_edge.name == "acme/docks"
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("mqtt://cbd", Broker("cbd", 1883)),
+        ("mqtt://[::1]:1884", Broker("::1", 1884)),
+        ("embedded://127.0.0.1:1885", Broker("127.0.0.1", 1885, embedded=True)),
+    ],
+)
+def test_a_broker_is_a_host_and_a_port(url: str, broker: Broker) -> None:
+    assert Broker.parse(url) == broker
+    assert Broker.parse(broker.url).port == broker.port
+
+
+@pytest.mark.parametrize(
+    "url", ["cbd:1883", "mqtts://cbd", "mqtt://", "mqtt://user:pass@cbd", "mqtt://cbd/x", "mqtt://a:x"]
+)
+def test_other_forms_of_broker_are_refused(url: str, file: Path) -> None:
+    assert "edges.0.url" in mistakes(DeviceConfig, file, DEVICE.replace("mqtt://cbd:1884", url))
+
+
+def test_another_nodes_broker_cannot_be_embedded(file: Path) -> None:
+    text = EDGE.replace("mqtt://cloud:1883", "embedded://localhost:1883")
+    assert "backbone: another node's broker" in mistakes(EdgeConfig, file, text)
+
+
+def test_every_mistake_is_told_at_once_with_its_key_and_what_is_right(file: Path) -> None:
+    told = mistakes(DeviceConfig, file, DEVICE + 'windowbytes = 1\n[capture]\nflush_ms = "200"\nflush_rows = 0')
+    assert str(file) in told
+    assert "windowbytes is no key: write window_bytes" in told
+    assert "capture.flush_ms: input should be a valid integer, not '200'" in told
+    assert "capture.flush_rows: input should be greater than or equal to 1" in told
+    assert told.endswith("[CONFIG_INVALID]")
+
+
+def test_a_missing_key_is_named(file: Path) -> None:
+    assert "identity is missing" in mistakes(DeviceConfig, file, DEVICE.replace('identity = "identity"', ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("edges = []", "edges lists no edge"),
+        ('edges = [{name = "cbd", url = "mqtt://cbd"}]', "edges.0.name: 'cbd' names no operator"),
+        ('edges = [{name = "a/b", url = "mqtt://b"}, {name = "a/b", url = "mqtt://c"}]', "lists a name twice"),
+    ],
+)
+def test_edges_have_distinct_names_with_their_operator(text: str, told: str, file: Path) -> None:
+    assert told in mistakes(DeviceConfig, file, DEVICE[: DEVICE.index("edges")] + text)
+
+
+def test_home_is_one_of_the_edges(file: Path) -> None:
+    assert "not among edges: acme/cbd, acme/docks" in mistakes(DeviceConfig, file, DEVICE + 'home = "acme/east"')
+
+
+def test_keys_are_kept_in_a_database_of_their_own(file: Path) -> None:
+    text = EDGE.replace("sqlite:////var/lib/datasync/keys.db", "sqlite:///edge.db")
+    assert "keys and database must be two databases" in mistakes(EdgeConfig, file, text)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql://localhost/x", "edge.db", "x"])
+def test_only_durable_databases_that_are_tested_are_taken(url: str, file: Path) -> None:
+    assert "database: write sqlite:///file.db" in mistakes(EdgeConfig, file, EDGE.replace("sqlite:///edge.db", url))
+
+
+def test_a_file_that_is_no_toml_says_where(file: Path) -> None:
+    assert "is not TOML" in mistakes(CloudConfig, file, "identity = ")
+    assert "line 2" in mistakes(CloudConfig, file, "\nidentity = 'x' y\n")
+
+
+def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(CloudConfig, tmp_path / "none.toml", {})
+
+
+def test_the_environment_goes_over_the_file(file: Path) -> None:
+    config = read(
+        EdgeConfig,
+        file,
+        EDGE + "[http]\nport = 8081",
+        DATASYNC_DATABASE="postgresql+psycopg://localhost/edge",
+        DATASYNC_HTTP__PORT="9000",
+        DATASYNC_POSITION='{"lat": -37.81, "lon": 144.96}',
+        DATASYNC_RETRY__MAX_MS="2000",
+    )
+    assert config.database == "postgresql+psycopg://localhost/edge"
+    assert config.http.port == 9000
+    assert config.position.lon == 144.96
+    assert config.retry.max_ms == 2000
+
+
+def test_text_in_the_environment_is_not_read_as_a_number(file: Path) -> None:
+    digits = "1" * 64
+    assert read(EdgeConfig, file, EDGE, DATASYNC_ADMIN_TOKEN_HASH=digits).admin_token_hash == digits
+
+
+def test_a_list_in_the_environment_is_json(file: Path) -> None:
+    config = read(DeviceConfig, file, DEVICE, DATASYNC_EDGES='[{"name": "acme/east", "url": "mqtt://east"}]')
+    assert [edge.name for edge in config.edges] == ["acme/east"]
+
+
+def test_a_mistake_in_the_environment_names_the_variable(file: Path) -> None:
+    assert "(from DATASYNC_HTTP__PORT)" in mistakes(EdgeConfig, file, EDGE, DATASYNC_HTTP__PORT="many")
+
+
+@pytest.mark.parametrize("variable", ["DATASYNC_DATABAS", "DATASYNC_HTP__PORT", "DATASYNC_HTTP__PORT__X"])
+def test_a_variable_that_names_no_key_is_refused(variable: str, file: Path) -> None:
+    assert f"{variable} names no key" in mistakes(EdgeConfig, file, EDGE, **{variable: "1"})
+
+
+def test_variables_of_clients_and_tests_are_no_keys(file: Path) -> None:
+    read(EdgeConfig, file, EDGE, DATASYNC_TOKEN="x", DATASYNC_URL="y", DATASYNC_TESTS_WITHOUT="postgres", PATH="z")
+
+
+def test_an_administrator_is_known_by_the_hash_of_one_token(file: Path) -> None:
+    text = EDGE[: EDGE.index("admin_token_hash")]
+    assert "give one of admin_token_hash and admin_token_file" in mistakes(EdgeConfig, file, text)
+    token = "x" * 43
+    (file.parent / "token").write_text(token + "\n")
+    config = read(EdgeConfig, file, text + 'admin_token_file = "token"')
+    assert config.admin_hash() == hashlib.sha256(token.encode()).hexdigest()
+
+
+def test_a_guessable_administrators_token_is_refused(file: Path) -> None:
+    (file.parent / "token").write_text("secret")
+    config = read(EdgeConfig, file, EDGE[: EDGE.index("admin_token_hash")] + 'admin_token_file = "token"')
+    with pytest.raises(ConfigError, match="at least 32 characters"):
+        config.admin_hash()
+
+
+def test_a_nodes_key_is_32_bytes_that_only_its_user_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "node.key"
+    path.write_bytes(bytes(32))
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_node_key(path)
+    path.chmod(0o600)
+    assert read_node_key(path) == bytes(32)
+    path.write_bytes(bytes(31))
+    with pytest.raises(ConfigError, match="32 bytes, not 31"):
+        read_node_key(path)
