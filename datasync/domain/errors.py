@@ -228,6 +228,18 @@ class NotFound(RequestError):
     code = "NOT_FOUND"
 
 
+class Conflict(RequestError):
+    """It exists already."""
+
+    code = "CONFLICT"
+
+
+class Busy(RequestError):
+    """The node serves as many requests of this kind as it can."""
+
+    code = "BUSY"
+
+
 class AccessDenied(DatasyncError):
     """The policy denies it."""
 
