@@ -1,0 +1,68 @@
+"""Attachments: which edge serves a device, as this node knows it, fenced by (incarnation, epoch).
+
+A device has one row, about itself; an edge and a cloud have one for each device. The states are those of
+``handover/states.py``. Secrets (``session_key``) come here wrapped by the vault, never in the clear.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+from sqlalchemy import delete as sql_delete
+
+from datasync.store import tables
+from datasync.store.statements import upsert
+
+_T = tables.attachments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """One device's attachment; ``since_ms`` is when it got into ``state``. What does not apply is None."""
+
+    device: str
+    state: str
+    incarnation: int
+    epoch: int
+    edge: str | None = None
+    previous: str | None = None
+    handover: str | None = None
+    nonce: str | None = None
+    mode: str | None = None
+    token: bytes | None = None
+    session_key: bytes | None = None
+    certificate: bytes | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    since_ms: int
+    updated_ms: int
+
+
+def get(tx: Connection, device: str) -> Attachment | None:
+    """Return the device's attachment."""
+    row = tx.execute(select(_T).where(_T.c.device == device)).one_or_none()
+    return None if row is None else _attachment(row)
+
+
+def put(tx: Connection, attachment: Attachment) -> None:
+    """Store the attachment in place of the device's former one."""
+    upsert(tx, _T, [asdict(attachment) | {"detail": json.dumps(attachment.detail, separators=(",", ":"))}])
+
+
+def all(tx: Connection, states: Iterable[str] | None = None) -> list[Attachment]:  # noqa: A001 - read with its module
+    """Return all attachments, or those in the given states, by device."""
+    query = select(_T).order_by(_T.c.device)
+    if states is not None:
+        query = query.where(_T.c.state.in_(list(states)))
+    return [_attachment(row) for row in tx.execute(query)]
+
+
+def delete(tx: Connection, device: str) -> None:
+    """Forget the device's attachment."""
+    tx.execute(sql_delete(_T).where(_T.c.device == device))
+
+
+def _attachment(row: Row[Any]) -> Attachment:
+    values = dict(row._mapping)
+    return Attachment(**values | {"detail": json.loads(row.detail)})

@@ -1,0 +1,79 @@
+"""Consents: whether the subject of a stream allows a purpose, as the stream's key signed it.
+
+A later stamp wins whatever the order of arrival, so statements may be repeated, reordered and forwarded.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import delete as sql_delete
+
+from datasync.domain.clock import HybridTime
+from datasync.domain.ids import StreamId
+from datasync.store import tables
+from datasync.store.segments import State
+from datasync.store.statements import insert
+
+_T = tables.consents
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """One stream's answer for one purpose; ``statement`` is the signed message, ``state`` its way onward."""
+
+    stream: StreamId
+    purpose: str
+    given: bool
+    stamp: HybridTime
+    statement: bytes
+    state: State
+
+
+def put(tx: Connection, consent: Consent) -> bool:
+    """Store the consent unless a statement at least as new is known; return whether it was stored."""
+    statement = insert(tx, _T).values(
+        stream_id=consent.stream,
+        purpose=consent.purpose,
+        given=consent.given,
+        stamp=consent.stamp.pack(),
+        statement=consent.statement,
+        state=int(consent.state),
+    )
+    changed = {name: statement.excluded[name] for name in ("given", "stamp", "statement", "state")}
+    newer = statement.excluded.stamp > _T.c.stamp
+    key = ["stream_id", "purpose"]
+    return tx.execute(statement.on_conflict_do_update(index_elements=key, set_=changed, where=newer)).rowcount > 0
+
+
+def of_streams(tx: Connection, streams: Iterable[StreamId], purpose: str | None = None) -> list[Consent]:
+    """Return what is known of the streams, for one purpose or for all."""
+    query = select(_T).where(_T.c.stream_id.in_(list(streams)))
+    if purpose is not None:
+        query = query.where(_T.c.purpose == purpose)
+    return [_consent(row) for row in tx.execute(query.order_by(_T.c.stream_id, _T.c.purpose))]
+
+
+def waiting(tx: Connection, *, limit: int) -> list[Consent]:
+    """Return statements still to be sent."""
+    query = select(_T).where(_T.c.state == State.WAITING).order_by(_T.c.stream_id, _T.c.purpose)
+    return [_consent(row) for row in tx.execute(query.limit(limit))]
+
+
+def mark(tx: Connection, consents: Iterable[Consent], state: State) -> None:
+    """Move these very statements to ``state``; one that a newer statement replaced meanwhile stays as it is."""
+    these = [{"key": c.stream, "for_purpose": c.purpose, "at": c.stamp.pack()} for c in consents]
+    if these:
+        same = (_T.c.stream_id == bindparam("key"), _T.c.purpose == bindparam("for_purpose"))
+        tx.execute(update(_T).where(*same, _T.c.stamp == bindparam("at")).values(state=int(state)), these)
+
+
+def delete(tx: Connection, streams: Iterable[StreamId]) -> None:
+    """Forget the streams' consents."""
+    tx.execute(sql_delete(_T).where(_T.c.stream_id.in_(list(streams))))
+
+
+def _consent(row: Row[Any]) -> Consent:
+    stamp = HybridTime.unpack(row.stamp)
+    return Consent(row.stream_id, row.purpose, row.given, stamp, row.statement, State(row.state))

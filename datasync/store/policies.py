@@ -1,0 +1,64 @@
+"""Policies: every revision that was received, and which one is active. At most one is; none means deny all."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from datasync.domain.errors import NotFound
+from datasync.store import tables
+
+_T = tables.policies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPolicy:
+    """One revision: ``source`` is the file as written, ``bundle`` the signed message that carries it."""
+
+    revision: int
+    digest: str
+    source: bytes
+    bundle: bytes
+    received_ms: int
+    active: bool = False
+
+
+def add(tx: Connection, policy: StoredPolicy) -> None:
+    """Store a revision that is not known yet, inactive; :func:`activate` makes it the active one."""
+    row = {
+        "revision": policy.revision,
+        "digest": policy.digest,
+        "source": policy.source,
+        "bundle": policy.bundle,
+        "received_ms": policy.received_ms,
+        "active": False,
+    }
+    tx.execute(insert(_T), row)
+
+
+def activate(tx: Connection, revision: int) -> None:
+    """Make this revision the active one, and no other. Raises NotFound for an unknown revision."""
+    if tx.execute(update(_T).where(_T.c.revision == revision).values(active=True)).rowcount == 0:
+        raise NotFound(f"there is no policy revision {revision} here")
+    tx.execute(update(_T).where(_T.c.revision != revision, _T.c.active).values(active=False))
+
+
+def active(tx: Connection) -> StoredPolicy | None:
+    """Return the active revision."""
+    row = tx.execute(select(_T).where(_T.c.active)).one_or_none()
+    return None if row is None else _policy(row)
+
+
+def get(tx: Connection, revision: int) -> StoredPolicy | None:
+    """Return this revision."""
+    row = tx.execute(select(_T).where(_T.c.revision == revision)).one_or_none()
+    return None if row is None else _policy(row)
+
+
+def all(tx: Connection) -> list[StoredPolicy]:  # noqa: A001 - read with its module
+    """Return all revisions, the newest first."""
+    return [_policy(row) for row in tx.execute(select(_T).order_by(_T.c.revision.desc()))]
+
+
+def _policy(row: Row[Any]) -> StoredPolicy:
+    return StoredPolicy(**row._mapping)

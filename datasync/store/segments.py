@@ -1,0 +1,269 @@
+"""Segments: what a node holds of every stream, as metadata here and as encrypted bodies beside it.
+
+A segment has an ``id`` from the moment it is stored and a ``position`` while it may be seen. Both come from one
+counter that never gives a number twice, so a sender's cursor over ids and a view's cursor over positions pass
+over nothing, whatever is deleted, concealed or revealed in between. Segments that were pre-copied, frozen or
+are held for a device that moved away have no position and are in no view.
+"""
+
+import enum
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import delete as sql_delete
+
+from datasync.domain.clock import HybridTime
+from datasync.domain.ids import StreamId
+from datasync.domain.ranges import RangeSet
+from datasync.domain.tiers import Tier
+from datasync.store import counters, tables
+
+Meta = Mapping[str, str | int | float | bool]
+
+_T = tables.segments
+_COUNTER = "segments"
+
+
+class State(enum.IntEnum):
+    """How far a segment is on its way to where it must be."""
+
+    WAITING = 0
+    """To be sent: by a device to its edge, by an edge to the cloud."""
+    DURABLE = 1
+    """The receiver has it durably; not yet in a second place."""
+    SAFE = 2
+    """Held wherever it must be; this copy may go."""
+    LOCAL = 3
+    """Never sent on from here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSegment:
+    """A stored segment's metadata."""
+
+    id: int
+    position: int | None
+    stream: StreamId
+    collection: str
+    tier: Tier
+    seq_first: int
+    seq_last: int
+    rows: int
+    bytes: int
+    captured: HybridTime
+    time_min_ms: int | None
+    time_max_ms: int | None
+    policy_digest: str
+    meta: Meta
+    hash: str
+    key_id: str
+    state: State
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSegment:
+    """A segment to store; ``body`` is what the vault encrypted, ``bytes`` the size to count for it."""
+
+    body: bytes
+    visible: bool
+    stream: StreamId
+    collection: str
+    tier: Tier
+    seq_first: int
+    seq_last: int
+    rows: int
+    bytes: int
+    captured: HybridTime
+    time_min_ms: int | None
+    time_max_ms: int | None
+    policy_digest: str
+    meta: Meta
+    hash: str
+    key_id: str
+    state: State
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How much there is of one collection at one tier; ``bytes`` are those of the bodies."""
+
+    collection: str
+    tier: Tier
+    segments: int
+    rows: int
+    bytes: int
+
+
+def append(tx: Connection, segments: Sequence[NewSegment]) -> None:
+    """Store the segments; visible ones get positions in the order given.
+
+    Raises StoreError, and the transaction is lost, when a stream already has a segment with that ``seq_first``.
+    """
+    if not segments:
+        return
+    first = counters.take(tx, _COUNTER, len(segments))
+    tx.execute(insert(_T), [_row(number, segment) for number, segment in enumerate(segments, first)])
+    tx.execute(insert(tables.bodies), [{"id": number, "body": s.body} for number, s in enumerate(segments, first)])
+
+
+def reveal(tx: Connection, streams: Iterable[StreamId]) -> int:
+    """Give positions to the streams' segments that have none, in the order of capture; return how many."""
+    hidden = and_(_T.c.stream_id.in_(list(streams)), _T.c.position.is_(None))
+    count = tx.scalar(select(func.count()).select_from(_T).where(hidden)) or 0
+    if not count:
+        return 0
+    first = counters.take(tx, _COUNTER, count)
+    rank = func.row_number().over(order_by=(_T.c.captured, _T.c.seq_first, _T.c.tier, _T.c.id))
+    ranked = select(_T.c.id, rank.label("rank")).where(hidden).subquery("ranked")
+    tx.execute(update(_T).where(_T.c.id == ranked.c.id).values(position=ranked.c.rank + (first - 1)))
+    return count
+
+
+def conceal(tx: Connection, streams: Iterable[StreamId]) -> int:
+    """Take the positions of the streams' segments away, so that no view shows them; return how many."""
+    shown = and_(_T.c.stream_id.in_(list(streams)), _T.c.position.is_not(None))
+    return tx.execute(update(_T).where(shown).values(position=None)).rowcount
+
+
+def waiting(tx: Connection, *, after_id: int = 0, limit: int, newest: bool = False) -> list[StoredSegment]:
+    """Return segments still to be sent, ids above ``after_id``, the oldest first or the newest first."""
+    query = select(_T).where(_T.c.state == State.WAITING, _T.c.id > after_id)
+    return _stored(tx, query.order_by(_T.c.id.desc() if newest else _T.c.id).limit(limit))
+
+
+def of_stream(tx: Connection, stream: StreamId, within: RangeSet | None = None) -> list[StoredSegment]:
+    """Return the stream's segments by ``seq_first``; with ``within``, those that touch it."""
+    query = select(_T).where(_T.c.stream_id == stream).order_by(_T.c.seq_first)
+    if within is None:
+        return _stored(tx, query)
+    touching = [and_(_T.c.seq_first <= last, _T.c.seq_last >= first) for first, last in within]
+    return _stored(tx, query.where(or_(*touching))) if touching else []
+
+
+def bodies(tx: Connection, ids: Iterable[int]) -> dict[int, bytes]:
+    """Return the encrypted bodies by id."""
+    query = select(tables.bodies.c.id, tables.bodies.c.body).where(tables.bodies.c.id.in_(list(ids)))
+    return {row.id: row.body for row in tx.execute(query)}
+
+
+def mark(tx: Connection, stream: StreamId, ranges: RangeSet, state: State, *, from_states: Iterable[State]) -> int:
+    """Move the stream's segments that lie wholly inside one of the ranges to ``state``; return how many.
+
+    The cost is that of the segments in the ranges: pass what is new in an acknowledgement, not all of it.
+    """
+    if not ranges:
+        return 0
+    inside = _T.c.seq_first.between(bindparam("first"), bindparam("last")) & (_T.c.seq_last <= bindparam("last"))
+    moving = update(_T).where(_T.c.stream_id == stream, inside, _T.c.state.in_([int(s) for s in from_states]))
+    statement = moving.values(state=int(state))
+    return sum(tx.execute(statement, {"first": first, "last": last}).rowcount for first, last in ranges)
+
+
+def mark_verified(tx: Connection, ids: Iterable[int]) -> None:
+    """Note that the segments' signatures were verified."""
+    tx.execute(update(_T).where(_T.c.id.in_(list(ids))).values(verified=True))
+
+
+def visible(
+    tx: Connection, collection: str, tier: Tier, *, after: int, limit: int, extra: Iterable[ColumnElement[bool]] = ()
+) -> list[StoredSegment]:
+    """Return the layer's visible segments with positions above ``after``, by position.
+
+    ``extra`` are conditions on the columns of ``tables.segments``.
+    """
+    query = select(_T).where(_T.c.collection == collection, _T.c.tier == int(tier), _T.c.position > after, *extra)
+    return _stored(tx, query.order_by(_T.c.position).limit(limit))
+
+
+def partners(
+    tx: Connection, segments: Sequence[StoredSegment], tiers: Iterable[Tier]
+) -> dict[int, dict[Tier, StoredSegment]]:
+    """Return, by the id of each given segment, the visible segments of the same batch at the given tiers.
+
+    Layers of one batch share their device, collection and sequence numbers. A stream without a known device has
+    no partners.
+    """
+    mine, other, partner = tables.streams.alias("mine"), tables.streams.alias("other"), _T.alias("partner")
+    siblings = and_(other.c.device == mine.c.device, other.c.collection == mine.c.collection)
+    batch = and_(partner.c.seq_first == _T.c.seq_first, partner.c.seq_last == _T.c.seq_last)
+    query = (
+        select(_T.c.id.label("base"), *partner.c)
+        .join_from(_T, mine, mine.c.stream_id == _T.c.stream_id)
+        .join(other, and_(siblings, other.c.tier.in_([int(tier) for tier in tiers])))
+        .join(partner, and_(partner.c.stream_id == other.c.stream_id, batch))
+        .where(_T.c.id.in_([segment.id for segment in segments]), partner.c.position.is_not(None))
+    )
+    found: dict[int, dict[Tier, StoredSegment]] = {segment.id: {} for segment in segments}
+    for row in tx.execute(query):
+        found[row.base][Tier(row.tier)] = _segment(row)
+    return found
+
+
+def delete(tx: Connection, streams: Iterable[StreamId]) -> int:
+    """Delete the streams' segments with their bodies; return how many."""
+    return tx.execute(sql_delete(_T).where(_T.c.stream_id.in_(list(streams)))).rowcount
+
+
+def counts(tx: Connection) -> list[Count]:
+    """Return what there is, by collection and tier. Reads all metadata: for status pages, not for each message."""
+    sums = (func.count(), func.sum(_T.c.rows), func.sum(_T.c.bytes))
+    query = select(_T.c.collection, _T.c.tier, *sums).group_by(_T.c.collection, _T.c.tier)
+    return [
+        Count(collection, Tier(tier), int(segments), int(rows), int(size))
+        for collection, tier, segments, rows, size in tx.execute(query.order_by(_T.c.collection, _T.c.tier))
+    ]
+
+
+def _row(number: int, segment: NewSegment) -> dict[str, Any]:
+    return {
+        "id": number,
+        "position": number if segment.visible else None,
+        "stream_id": segment.stream,
+        "collection": segment.collection,
+        "tier": int(segment.tier),
+        "seq_first": segment.seq_first,
+        "seq_last": segment.seq_last,
+        "rows": segment.rows,
+        "bytes": segment.bytes,
+        "captured": segment.captured.pack(),
+        "time_min_ms": segment.time_min_ms,
+        "time_max_ms": segment.time_max_ms,
+        "policy_digest": segment.policy_digest,
+        "meta": json.dumps(dict(segment.meta), separators=(",", ":")),
+        "hash": segment.hash,
+        "key_id": segment.key_id,
+        "state": int(segment.state),
+        "verified": segment.verified,
+    }
+
+
+def _stored(tx: Connection, query: Select[Any]) -> list[StoredSegment]:
+    return [_segment(row) for row in tx.execute(query)]
+
+
+def _segment(row: Row[Any]) -> StoredSegment:
+    return StoredSegment(
+        id=row.id,
+        position=row.position,
+        stream=row.stream_id,
+        collection=row.collection,
+        tier=Tier(row.tier),
+        seq_first=row.seq_first,
+        seq_last=row.seq_last,
+        rows=row.rows,
+        bytes=row.bytes,
+        captured=HybridTime.unpack(row.captured),
+        time_min_ms=row.time_min_ms,
+        time_max_ms=row.time_max_ms,
+        policy_digest=row.policy_digest,
+        meta=json.loads(row.meta),
+        hash=row.hash,
+        key_id=row.key_id,
+        state=State(row.state),
+        verified=row.verified,
+    )

@@ -1,0 +1,200 @@
+"""The one schema of every place: a device, an edge and a cloud have the same tables and leave unused ones empty.
+
+Times are milliseconds since 1970, identifiers are text, structured values are JSON text or packed CBOR. What
+is read often and is small (``segments``) is kept apart from what is large (``bodies``), so that looking for
+segments and marking them never touches their contents. ``migrations/`` builds the same schema; a test compares.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# SQLite makes a primary key the table's own row number, the fastest key it has, only when it is an INTEGER.
+_ROW_NUMBER = BigInteger().with_variant(Integer(), "sqlite")
+
+registers = Table(
+    "registers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("stream_id", Text, primary_key=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("device", Text),
+    Column("collection", Text, nullable=False),
+    Column("tier", SmallInteger, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("have", LargeBinary, nullable=False),
+    Column("safe", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Index(None, "device", "collection", "tier"),
+    sqlite_with_rowid=False,
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("id", _ROW_NUMBER, primary_key=True, autoincrement=False),
+    Column("position", BigInteger),
+    Column("stream_id", Text, nullable=False),
+    Column("collection", Text, nullable=False),
+    Column("tier", SmallInteger, nullable=False),
+    Column("seq_first", BigInteger, nullable=False),
+    Column("seq_last", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("captured", BigInteger, nullable=False),
+    Column("time_min_ms", BigInteger),
+    Column("time_max_ms", BigInteger),
+    Column("policy_digest", Text, nullable=False),
+    Column("meta", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    UniqueConstraint("stream_id", "seq_first"),
+    Index(None, "collection", "tier", "position"),
+    Index(None, "state", "id"),
+)
+
+bodies = Table(
+    "bodies",
+    metadata,
+    Column("id", _ROW_NUMBER, ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("edge", Text),
+    Column("previous", Text),
+    Column("handover", Text),
+    Column("nonce", Text),
+    Column("mode", Text),
+    Column("token", LargeBinary),
+    Column("session_key", LargeBinary),
+    Column("certificate", LargeBinary),
+    Column("detail", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Index(None, "state"),
+)
+
+handovers = Table(
+    "handovers",
+    metadata,
+    Column("handover", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("peer", Text),
+    Column("phase", Text, nullable=False),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("planned", Boolean, nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("frozen_ms", BigInteger),
+    Column("active_ms", BigInteger),
+    Column("finished_ms", BigInteger),
+    Column("segments", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index(None, "device", "started_ms"),
+    Index(None, "phase", "started_ms"),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("stream_id", Text, primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("given", Boolean, nullable=False),
+    Column("stamp", BigInteger, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Index(None, "state"),
+    sqlite_with_rowid=False,
+)
+
+peers = Table(
+    "peers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("address", Text),
+    Column("nonce", Text),
+    Column("load", Float),
+    Column("seen_ms", BigInteger, nullable=False),
+    Index(None, "role", "name"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", Text, primary_key=True),
+    Column("token_hash", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    UniqueConstraint("token_hash"),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", Text, nullable=False),
+    Column("source", LargeBinary, nullable=False),
+    Column("bundle", LargeBinary, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("active", Boolean, nullable=False),
+)
+
+data_keys = Table(
+    "data_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("stream_id", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Index(None, "stream_id"),
+)
