@@ -43,3 +43,21 @@ RETRY_MS_MAX = 15_000
 
 PREVIOUS_MAX = 8
 """Edges that one attach may name as places where state can be."""
+
+CERTIFICATE_BYTES_MAX = 4_096
+PEERS_CACHED_MAX = 8_192
+"""Certificates that a node remembers as proved, and content keys that it keeps opened; the least used are forgotten."""
+
+CBOR_DEPTH_MAX = 16
+CBOR_ITEMS_MAX = 1 << 17
+"""Values in one message, nested ones included."""
+
+SEGMENT_DECODED_BYTES_MAX = 64 << 20
+"""What the columns of one segment may take in memory after decompression."""
+
+SEGMENT_COLUMNS_MAX = 256
+NAME_CHARACTERS_MAX = 128
+"""Characters of a collection's, a column's or a constant's name."""
+
+META_ENTRIES_MAX = 32
+META_TEXT_CHARACTERS_MAX = 256

@@ -1,0 +1,256 @@
+"""X.509 certificates as datasync uses them: a closed profile, Ed25519 only.
+
+An operator's authority is a self-signed certificate with the SAN URI ``urn:datasync:operator:<operator>``. A node's
+certificate carries ``urn:datasync:<role>:<name>``, its Ed25519 key as the subject's key, and its X25519 sealing key
+in a private extension. Everything a reader does not expect is refused. Errors here are ValueErrors in plain words;
+:mod:`trust` and :mod:`identity` turn them into refusals and configuration errors.
+"""
+
+import datetime
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+
+from datasync.domain.clock import Instant
+from datasync.domain.ids import NodeName, node_name, operator_of
+from datasync.domain.limits import CERTIFICATE_BYTES_MAX
+from datasync.security import points
+
+SEALING_KEY_OID = x509.ObjectIdentifier("2.25.270668046671431610734873668318155159067")
+"""The extension with a node's X25519 public key, a DER OCTET STRING of 32 bytes. The arc 2.25 needs no registry."""
+
+BACKDATED_MS = 300_000
+"""How long before its issue a certificate becomes valid, for nodes whose clocks are behind."""
+
+_OCTET_STRING_32 = b"\x04\x20"
+_URN = "urn:datasync:"
+_PARSER_ERRORS = (
+    ValueError,
+    TypeError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
+
+
+class Role(enum.StrEnum):
+    """What a node is, as its certificate says."""
+
+    DEVICE = "device"
+    EDGE = "edge"
+    CLOUD = "cloud"
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when until when a certificate is valid, wall time in milliseconds since 1970, both inclusive."""
+
+    first_ms: int
+    last_ms: int
+
+    def holds(self, now: Instant) -> bool:
+        """Whether ``now`` lies inside."""
+        return self.first_ms <= now.wall_ms <= self.last_ms
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityCertificate:
+    """What an authority's certificate says."""
+
+    operator: str
+    subject: bytes
+    verify_key: Ed25519PublicKey
+    validity: Validity
+    certificate: x509.Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCertificate:
+    """What a node's certificate says; whether to believe it is for :class:`datasync.security.trust.Trust`."""
+
+    name: NodeName
+    role: Role
+    verify_key: Ed25519PublicKey
+    sealing_key: X25519PublicKey
+    validity: Validity
+
+
+def issue_authority(operator: str, key: Ed25519PrivateKey, *, now: Instant, days: int, serial: int) -> bytes:
+    """Return an operator's self-signed certificate (DER)."""
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, operator)])
+    builder = (
+        _builder(subject, subject, key.public_key(), now, days, serial)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(_names("operator", operator), critical=False)
+    )
+    return builder.sign(key, None).public_bytes(Encoding.DER)
+
+
+def issue_node(
+    name: NodeName,
+    role: Role,
+    verify_key: Ed25519PublicKey,
+    sealing_key: X25519PublicKey,
+    *,
+    authority: AuthorityCertificate,
+    key: Ed25519PrivateKey,
+    now: Instant,
+    days: int,
+    serial: int,
+) -> bytes:
+    """Return a node's certificate (DER), signed with the authority's ``key``."""
+    sealing = x509.UnrecognizedExtension(SEALING_KEY_OID, _OCTET_STRING_32 + sealing_key.public_bytes_raw())
+    builder = (
+        _builder(x509.Name([]), authority.certificate.subject, verify_key, now, days, serial)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(_names(role, name), critical=True)  # RFC 5280: critical where the subject is empty
+        .add_extension(sealing, critical=False)
+    )
+    return builder.sign(key, None).public_bytes(Encoding.DER)
+
+
+def parse(der: bytes) -> x509.Certificate:
+    """Return the parsed certificate. Raises ValueError when it is too large, malformed or not Ed25519."""
+    if len(der) > CERTIFICATE_BYTES_MAX:
+        raise ValueError(f"the certificate has {len(der)} bytes, more than {CERTIFICATE_BYTES_MAX}")
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ED25519:
+            raise ValueError("the certificate is not signed with Ed25519")
+        return certificate
+    except _PARSER_ERRORS as error:
+        raise ValueError(f"the certificate cannot be read: {error}") from error
+
+
+def is_issued_by(certificate: x509.Certificate, authority: AuthorityCertificate) -> bool:
+    """Whether the authority's key signed the certificate under the authority's name."""
+    try:
+        certificate.verify_directly_issued_by(authority.certificate)
+    except (InvalidSignature, *_PARSER_ERRORS):
+        return False
+    return True
+
+
+def read_authority(der: bytes) -> AuthorityCertificate:
+    """Return what an authority's certificate says. Raises ValueError unless it is a self-signed Ed25519 authority."""
+    certificate = parse(der)
+    try:
+        operator = _read_name(certificate, ("operator",))[1]
+        authority = AuthorityCertificate(
+            operator, certificate.subject.public_bytes(), _read_key(certificate), _validity(certificate), certificate
+        )
+        _check_extensions(certificate, is_authority=True)
+    except _PARSER_ERRORS as error:
+        raise ValueError(f"the certificate is no operator's authority: {error}") from error
+    if "/" in operator or node_name(operator) != operator:
+        raise ValueError(f"{operator!r} is no operator's name")
+    if not is_issued_by(certificate, authority):
+        raise ValueError("the authority's certificate is not signed by itself")
+    return authority
+
+
+def read_node(certificate: x509.Certificate) -> NodeCertificate:
+    """Return what a node's certificate says. Raises ValueError when it does not fit the profile."""
+    try:
+        kind, text = _read_name(certificate, tuple(Role))
+        role, name = Role(kind), node_name(text)
+        _check_extensions(certificate, is_authority=False)
+        extension = certificate.extensions.get_extension_for_oid(SEALING_KEY_OID).value
+        sealing_key = _read_sealing_key(extension)
+        node = NodeCertificate(name, role, _read_key(certificate), sealing_key, _validity(certificate))
+    except _PARSER_ERRORS as error:
+        raise ValueError(f"the certificate is no node's: {error}") from error
+    check_role(name, role)
+    return node
+
+
+def check_role(name: NodeName, role: Role) -> None:
+    """Raise ValueError unless the name's form fits: a device belongs to no operator, edges and clouds to one."""
+    if (role is Role.DEVICE) == bool(operator_of(name)):
+        right = "a device has a name without an operator" if role is Role.DEVICE else "write operator/name"
+        raise ValueError(f"{name!r} does not fit the role {role.value}: {right}")
+
+
+def serial_number(entropy: Callable[[int], bytes]) -> int:
+    """Return a serial number of at most 159 bits, never zero (RFC 5280, section 4.1.2.2)."""
+    return int.from_bytes(entropy(19), "big") + 1
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: Ed25519PublicKey, now: Instant, days: int, serial: int
+) -> x509.CertificateBuilder:
+    first = _moment(now.wall_ms - BACKDATED_MS)
+    last = _moment(now.wall_ms) + datetime.timedelta(days=days)
+    return x509.CertificateBuilder(issuer, subject, key, serial, first, last)
+
+
+def _moment(wall_ms: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(wall_ms // 1000, datetime.UTC)
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _names(kind: str, name: str) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"{_URN}{kind}:{name}")])
+
+
+def _read_name(certificate: x509.Certificate, kinds: tuple[str, ...]) -> tuple[str, str]:
+    names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    if len(names) == 1 and isinstance(names[0], x509.UniformResourceIdentifier):
+        kind, _, name = names[0].value.removeprefix(_URN).partition(":")
+        if names[0].value.startswith(_URN) and kind in kinds:
+            return kind, name
+    raise ValueError(f"it needs exactly one name, the URI {_URN}<{'|'.join(kinds)}>:<name>")
+
+
+def _read_key(certificate: x509.Certificate) -> Ed25519PublicKey:
+    key = certificate.public_key()
+    if not isinstance(key, Ed25519PublicKey):
+        raise ValueError("its key is not an Ed25519 key")
+    return points.verify_key(key.public_bytes_raw())
+
+
+def _read_sealing_key(extension: x509.ExtensionType) -> X25519PublicKey:
+    if not isinstance(extension, x509.UnrecognizedExtension) or not extension.value.startswith(_OCTET_STRING_32):
+        raise ValueError("its sealing key is not an octet string of 32 bytes")
+    return points.sealing_key(extension.value[len(_OCTET_STRING_32) :])
+
+
+def _check_extensions(certificate: x509.Certificate, *, is_authority: bool) -> None:
+    known = (x509.BasicConstraints, x509.KeyUsage, x509.SubjectAlternativeName)
+    for extension in certificate.extensions:
+        if extension.critical and not isinstance(extension.value, known):
+            raise ValueError(f"it has a critical extension {extension.oid.dotted_string} that is not known here")
+    if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca != is_authority:
+        raise ValueError("it may" + (" not" if is_authority else "") + " sign other certificates")
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    if not (usage.key_cert_sign if is_authority else usage.digital_signature):
+        raise ValueError("its key is for another use")
+
+
+def _validity(certificate: x509.Certificate) -> Validity:
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return Validity(int(first.timestamp()) * 1000, int(last.timestamp()) * 1000)

@@ -1,0 +1,183 @@
+"""Whom a node believes: the operators' authorities that it was given, and what each may vouch for.
+
+An operator's authority vouches for its own operator's edges and clouds, and for devices, which belong to nobody; a
+certificate that says more than its authority may is refused. Checking a certificate costs two signatures' worth of
+time, so what was once found true is remembered in a bounded cache; whether it is valid *now* is asked every time.
+"""
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from datasync.domain.clock import Instant
+from datasync.domain.errors import ConfigError, SignerUntrusted
+from datasync.domain.ids import NodeName, node_name, operator_of
+from datasync.domain.limits import PEERS_CACHED_MAX
+from datasync.security import certificates, files
+from datasync.security.certificates import AuthorityCertificate, Role, Validity
+from datasync.security.identity import Identity, private_key_pem, read_signing_key
+
+AUTHORITY_FILE = "authority.pem"
+AUTHORITY_KEY_FILE = "authority.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node, as its certificate proved it. A device's ``operator`` is the one that enrolled it."""
+
+    name: NodeName
+    role: Role
+    operator: str
+    verify_key: Ed25519PublicKey = field(compare=False, repr=False)
+    sealing_key: X25519PublicKey = field(compare=False, repr=False)
+    certificate: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """An operator's certificate authority: who holds it decides which nodes exist."""
+
+    operator: str
+    certificate: bytes = field(repr=False)
+    key: Ed25519PrivateKey = field(repr=False, compare=False)
+
+    @classmethod
+    def create(
+        cls, operator: str, now: Instant, *, days: int = 3650, entropy: Callable[[int], bytes] = os.urandom
+    ) -> Self:
+        """Return a new authority for ``operator``. Raises ConfigError when that is no operator's name."""
+        try:
+            if "/" in node_name(operator):
+                raise ValueError(f"{operator!r} is no operator's name: write it without a slash")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        key = Ed25519PrivateKey.from_private_bytes(entropy(32))
+        serial = certificates.serial_number(entropy)
+        return cls(operator, certificates.issue_authority(operator, key, now=now, days=days, serial=serial), key)
+
+    def enrol(
+        self, name: NodeName, role: Role, *, now: Instant, days: int = 365, entropy: Callable[[int], bytes] = os.urandom
+    ) -> Identity:
+        """Return a new identity for a node.
+
+        Raises ConfigError for a name that does not fit the role, or an edge or cloud of another operator.
+        """
+        try:
+            certificates.check_role(node_name(name), role)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if role is not Role.DEVICE and operator_of(name) != self.operator:
+            raise ConfigError(f"{name!r} is not {self.operator}'s: only its own authority can enrol it")
+        signing_key = Ed25519PrivateKey.from_private_bytes(entropy(32))
+        sealing_key = X25519PrivateKey.from_private_bytes(entropy(32))
+        certificate = certificates.issue_node(
+            name,
+            role,
+            signing_key.public_key(),
+            sealing_key.public_key(),
+            authority=certificates.read_authority(self.certificate),
+            key=self.key,
+            now=now,
+            days=days,
+            serial=certificates.serial_number(entropy),
+        )
+        return Identity(name, role, certificate, signing_key, sealing_key, entropy(32))
+
+    def save(self, folder: Path) -> None:
+        """Write the authority's certificate and key. Raises ConfigError rather than overwrite them."""
+        files.write_private(folder / AUTHORITY_KEY_FILE, private_key_pem(self.key))
+        pem = x509.load_der_x509_certificate(self.certificate).public_bytes(Encoding.PEM)
+        files.write_private(folder / AUTHORITY_FILE, pem)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the authority in ``folder``. Raises ConfigError."""
+        certificate = _read_authority_pem(folder / AUTHORITY_FILE)
+        key = read_signing_key(folder / AUTHORITY_KEY_FILE)
+        authority = certificates.read_authority(certificate)
+        if key.public_key() != authority.verify_key:
+            raise ConfigError("the key is not the one in the certificate", where=str(folder))
+        return cls(authority.operator, certificate, key)
+
+
+class Trust:
+    """The authorities that a node believes, and the peers they proved."""
+
+    def __init__(self, authorities: Iterable[bytes]) -> None:
+        """Take authorities' certificates (DER). Raises ConfigError when one is no authority's."""
+        self._by_subject: dict[bytes, list[AuthorityCertificate]] = {}
+        self._proved: OrderedDict[bytes, tuple[Peer, Validity, Validity]] = OrderedDict()
+        for der in authorities:
+            try:
+                authority = certificates.read_authority(der)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            self._by_subject.setdefault(authority.subject, []).append(authority)
+
+    @classmethod
+    def load(cls, source: Path | Iterable[Path]) -> Self:
+        """Return the trust in a folder's ``*.pem`` files, or in the files given. Raises ConfigError, also for none."""
+        paths = [source] if isinstance(source, Path) and source.is_file() else source
+        paths = sorted(paths.glob("*.pem")) if isinstance(paths, Path) else list(paths)
+        if not paths:
+            raise ConfigError(
+                "there is no operator's certificate", where=str(source), fix="copy each operator's authority.pem there"
+            )
+        return cls(_read_authority_pem(path) for path in paths)
+
+    def verify(self, certificate: bytes, now: Instant) -> Peer:
+        """Return the node that a certificate (DER) proves. Raises SignerUntrusted."""
+        digest = hashlib.sha256(certificate).digest()
+        proved = self._proved.get(digest)
+        if proved is None:
+            proved = self._prove(certificate)
+            if len(self._proved) >= PEERS_CACHED_MAX:
+                self._proved.popitem(last=False)
+            self._proved[digest] = proved
+        else:
+            self._proved.move_to_end(digest)
+        peer, *validities = proved
+        for validity in validities:
+            _check_validity(peer.name, validity, now)
+        return peer
+
+    def _prove(self, der: bytes) -> tuple[Peer, Validity, Validity]:
+        try:
+            certificate = certificates.parse(der)
+            candidates = self._by_subject.get(certificate.issuer.public_bytes(), [])
+            authority = next((each for each in candidates if certificates.is_issued_by(certificate, each)), None)
+            if authority is None:
+                raise ValueError("no trusted operator's authority issued it")
+            node = certificates.read_node(certificate)
+            if node.role is not Role.DEVICE and operator_of(node.name) != authority.operator:
+                raise ValueError(f"{authority.operator} may not vouch for {node.name!r}")
+        except ValueError as error:
+            raise SignerUntrusted(str(error)) from error
+        peer = Peer(node.name, node.role, authority.operator, node.verify_key, node.sealing_key, der)
+        return peer, node.validity, authority.validity
+
+
+def _check_validity(name: NodeName, validity: Validity, now: Instant) -> None:
+    if not validity.holds(now):
+        state = "not yet" if now.wall_ms < validity.first_ms else "no longer"
+        raise SignerUntrusted(
+            f"the certificate of {name!r} is {state} valid", fix="renew the certificate, or set the clock"
+        )
+
+
+def _read_authority_pem(path: Path) -> bytes:
+    try:
+        der = x509.load_pem_x509_certificate(files.read_file(path)).public_bytes(Encoding.DER)
+        certificates.read_authority(der)
+        return der
+    except ValueError as error:
+        raise ConfigError(str(error), where=str(path)) from error
