@@ -4,7 +4,6 @@
 file's folder, which the validation context carries.
 """
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,8 @@ from datasync.domain.limits import (
     SEGMENT_ROWS_MAX,
     WINDOW_BYTES,
 )
+from datasync.security.files import read_file
+from datasync.store.workers import token_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class NodeConfig(Section):
     keys: DatabaseUrl
     """The database of wrapped data keys, kept apart from the data that they decrypt."""
     node_key: FilePath
-    """File with the key that wraps the data keys."""
+    """File with the key that wraps the data keys; :func:`datasync.security.files.read_key` reads it."""
     policy: FilePath | None = None
     """A policy to start with where the database holds none yet, or one of a lower revision."""
     retry: Retry = Retry()
@@ -226,14 +227,14 @@ class ServerConfig(NodeConfig):
             return self.admin_token_hash
         if self.admin_token_file is None:
             raise AssertionError("a configuration has one of the two")
-        token = read_file(self.admin_token_file).decode("utf-8", "replace").strip()
+        token = read_file(self.admin_token_file).decode(errors="replace").strip()
         if len(token) < 32:
             raise ConfigError(
                 "an administrator's token has at least 32 characters",
                 where=str(self.admin_token_file),
                 fix="make one with: datasync enroll admin",
             )
-        return hashlib.sha256(token.encode()).hexdigest()
+        return token_hash(token)
 
 
 class EdgeConfig(ServerConfig):
@@ -251,21 +252,3 @@ class EdgeConfig(ServerConfig):
 
 class CloudConfig(ServerConfig):
     """A cloud's configuration."""
-
-
-def read_node_key(path: Path) -> bytes:
-    """Return the node's key (32 bytes). Raises ConfigError when it is missing, damaged or open to other users."""
-    data = read_file(path)
-    if path.stat().st_mode & 0o077:
-        raise ConfigError("other users can read this key", where=str(path), fix=f"run: chmod 600 {path}")
-    if len(data) != 32:
-        raise ConfigError(f"a node's key has 32 bytes, not {len(data)}", where=str(path))
-    return data
-
-
-def read_file(path: Path) -> bytes:
-    """Return a file's content. Raises ConfigError."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None

@@ -20,7 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from datasync.domain.errors import ConfigError
-from datasync.nodes.config import NodeConfig, Section, read_file
+from datasync.nodes.config import NodeConfig, Section
+from datasync.security.files import read_file
 
 ENVIRONMENT_PREFIX = "DATASYNC_"
 OTHER_VARIABLES = ("DATASYNC_TOKEN", "DATASYNC_URL", "DATASYNC_TESTS_")
