@@ -1,0 +1,240 @@
+"""What one edge gives to another: segments re-sealed under the device's session key, sent within a window.
+
+A source seals every segment with a key derived from the device's session key, in the very form in which a store
+keeps segments at rest. A target stores that ciphertext as it comes; when the device attaches and gives the session
+key, the target adopts the derived keys and can read all of it at once, however much it is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+
+from sqlalchemy import Connection
+
+from datasync.domain import limits
+from datasync.domain.clock import HybridTime, Instant
+from datasync.domain.errors import SegmentInvalid, StreamForeign
+from datasync.domain.ids import NodeName, StreamId, stream_id
+from datasync.domain.ranges import RangeSet
+from datasync.domain.tiers import Place, Tier
+from datasync.domain.window import Window
+from datasync.protocol.messages import SealedSegment, SessionKeys, StreamNote
+from datasync.security.vault import Vault, key_id, seal_body, state_key
+from datasync.store import segments, streams
+from datasync.store.claims import claim, is_known
+from datasync.store.segments import NewSegment, State, StoredSegment
+from datasync.store.streams import Stream
+
+MESSAGE_FILL_BYTES = 1 << 20
+
+
+class Transfer:
+    """What a source still has to send to one target: the hot set first, whole batches, within a window."""
+
+    def __init__(self, target: NodeName, held: Iterable[StoredSegment], hot_from: HybridTime | None) -> None:
+        """Take all that may move. ``hot_from`` is the capture time from which it is hot; None: all of it is."""
+        self.target = target
+        self._hot_from = hot_from
+        self._window = Window()
+        self._owed = {each.id: each for each in sorted(held, key=self._rank)}
+        self._unsent = list(reversed(self._owed.values()))
+
+    def acknowledge(self, has: Mapping[StreamId, RangeSet]) -> None:
+        """Strike off what the target says it has."""
+        done = [key for key, each in self._owed.items() if _covers(has, each)]
+        self._window.drop(done)
+        for key in done:
+            del self._owed[key]
+
+    def due(self, now: Instant) -> list[StoredSegment]:
+        """Return the segments of one message to send now, empty when nothing is due; count them as in flight."""
+        again = [self._owed[key] for key in self._window.overdue(now) if key in self._owed]
+        if again:
+            # they are counted as sent again now; what does not fit a message waits for its next turn
+            return [each for batch in _fill(_batches(sorted(again, key=self._rank))) for each in batch]
+        fresh = _fill(self._batches_unsent())
+        for each in (each for batch in fresh for each in batch):
+            self._window.add(each.id, each.bytes, now)
+        return [each for batch in fresh for each in batch]
+
+    def add(self, each: StoredSegment) -> None:
+        """Take one more segment that may move; one already taken is ignored."""
+        if each.id not in self._owed:
+            self._owed[each.id] = each
+            self._unsent.insert(0, each)
+
+    @property
+    def hot(self) -> bool:
+        """Whether the target has the whole hot set."""
+        return not any(self._is_hot(each) for each in self._owed.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the target has everything that was taken."""
+        return not self._owed
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """The steady time at which something is overdue."""
+        return self._window.deadline_ms
+
+    def _batches_unsent(self) -> Iterator[list[StoredSegment]]:
+        while self._unsent and self._window.room_bytes > 0:
+            batch = [self._unsent.pop()]
+            while self._unsent and batch_key(self._unsent[-1]) == batch_key(batch[0]):
+                batch.append(self._unsent.pop())
+            if owed := [each for each in batch if each.id in self._owed]:
+                yield owed
+
+    def _is_hot(self, each: StoredSegment) -> bool:
+        return self._hot_from is None or each.captured >= self._hot_from
+
+    def _rank(self, each: StoredSegment) -> tuple[bool, int, str, int, int]:
+        return not self._is_hot(each), each.captured.pack(), each.collection, each.seq_first, int(each.tier)
+
+
+def batch_key(each: StoredSegment) -> tuple[int, str, int]:
+    """What the layers of one batch have in common and other batches of the device have not."""
+    return each.captured.pack(), each.collection, each.seq_first
+
+
+def movable(tx: Connection, device: NodeName) -> list[StoredSegment]:
+    """Return all segments of a device that an edge has: what a handover is about."""
+    return [each for stream in streams.of_device(tx, device) for each in segments.of_stream(tx, stream.stream)]
+
+
+def coverage(tx: Connection, device: NodeName) -> dict[StreamId, RangeSet]:
+    """Return what this node has of each of the device's streams."""
+    return {stream.stream: stream.have for stream in streams.of_device(tx, device)}
+
+
+def notes(tx: Connection, device: NodeName) -> list[StreamNote]:
+    """Return the device's streams as messages tell them."""
+    return [
+        StreamNote(public_key=each.public_key, collection=each.collection, tier=int(each.tier))
+        for each in streams.of_device(tx, device)
+    ]
+
+
+def reseal(
+    tx: Connection, vault: Vault, session_key: bytes, stored: Iterable[StoredSegment], entropy: Callable[[int], bytes]
+) -> list[SealedSegment]:
+    """Return segments as they travel: decrypted here, encrypted under keys that the device's session key gives."""
+    stored = list(stored)
+    bodies = segments.bodies(tx, [each.id for each in stored])
+    sealed = []
+    for each in stored:
+        plain = vault.decrypt(each.stream, each.key_id, each.seq_first, bodies[each.id])
+        key = state_key(session_key, each.stream)
+        sealed.append(
+            SealedSegment(
+                stream=each.stream,
+                collection=each.collection,
+                tier=int(each.tier),
+                seq_first=each.seq_first,
+                seq_last=each.seq_last,
+                rows=each.rows,
+                captured=each.captured.pack(),
+                time_min_ms=each.time_min_ms,
+                time_max_ms=each.time_max_ms,
+                policy_digest=each.policy_digest,
+                meta=dict(each.meta),
+                hash=each.hash,
+                safe=each.state is State.SAFE,
+                key_id=key_id(key),
+                body=seal_body(key, each.stream, each.seq_first, plain, entropy),
+            )
+        )
+    return sealed
+
+
+def know(tx: Connection, device: NodeName, told: Iterable[StreamNote], now: Instant) -> dict[StreamId, Stream]:
+    """Note the device's streams and return all of them. Raises StreamForeign, TierForbidden, SegmentInvalid."""
+    known = {each.stream: each for each in streams.of_device(tx, device)}
+    for note in told:
+        claimed = Stream(stream_id(note.public_key), note.public_key, device, note.collection, Tier(note.tier))
+        claim(tx, Place.EDGE, claimed, known, now)
+    return known
+
+
+def arrive(
+    tx: Connection, known: Mapping[StreamId, Stream], sealed: Iterable[SealedSegment], *, visible: bool
+) -> tuple[int, int]:
+    """Store what is new of a handover's segments as they are, still sealed; return how many segments and rows.
+
+    ``known`` are the device's streams. A segment is verified later, before anybody is shown it. Raises
+    StreamForeign, SegmentInvalid, SegmentConflict; then nothing was stored.
+    """
+    have = {stream: each.have for stream, each in known.items()}
+    new = []
+    for each in sealed:
+        if each.stream not in known:
+            raise StreamForeign(f"stream {each.stream} was not announced for this device")
+        _check_against(known[each.stream], each)
+        if is_known(have[each.stream], each.seq_first, each.seq_last, each.stream):
+            continue
+        have[each.stream] = have[each.stream].add(each.seq_first, each.seq_last)
+        new.append(_stored(each, visible))
+    segments.append(tx, new)
+    streams.put_have(tx, {each.stream: have[each.stream] for each in new})
+    return len(new), sum(each.rows for each in new)
+
+
+def adopt(vault: Vault, keys: SessionKeys, known: Iterable[StreamId], now: Instant) -> None:
+    """Make everything readable that arrived under the previous edges' session keys."""
+    for stream in known:
+        for session_key in keys.previous.values():
+            vault.adopt(stream, state_key(session_key, stream), now)
+
+
+def _check_against(stream: Stream, each: SealedSegment) -> None:
+    if (stream.collection, int(stream.tier)) != (each.collection, each.tier):
+        raise SegmentInvalid(f"stream {each.stream} carries {stream.collection} at {stream.tier.label}")
+    if each.seq_last < each.seq_first or each.rows > each.seq_last - each.seq_first + 1:
+        raise SegmentInvalid(f"stream {each.stream}: {each.rows} rows cannot be {each.seq_first}..{each.seq_last}")
+
+
+def _stored(each: SealedSegment, visible: bool) -> NewSegment:
+    owed = Tier(each.tier) is Tier.PUBLIC and not each.safe
+    settled = State.SAFE if each.safe else State.LOCAL
+    return NewSegment(
+        stream=each.stream,
+        collection=each.collection,
+        tier=Tier(each.tier),
+        seq_first=each.seq_first,
+        seq_last=each.seq_last,
+        rows=each.rows,
+        bytes=len(each.body),
+        captured=HybridTime.unpack(each.captured),
+        time_min_ms=each.time_min_ms,
+        time_max_ms=each.time_max_ms,
+        policy_digest=each.policy_digest,
+        meta=each.meta,
+        hash=each.hash,
+        key_id=each.key_id,
+        state=State.WAITING if owed else settled,
+        verified=False,
+        body=each.body,
+        visible=visible,
+    )
+
+
+def _batches(ordered: Iterable[StoredSegment]) -> Iterator[list[StoredSegment]]:
+    return (list(group) for _, group in groupby(ordered, key=batch_key))
+
+
+def _fill(batches: Iterable[list[StoredSegment]]) -> list[list[StoredSegment]]:
+    """Take whole batches until they fill a message."""
+    taken: list[list[StoredSegment]] = []
+    size_bytes = count = 0
+    for batch in batches:
+        taken.append(batch)
+        size_bytes += sum(each.bytes for each in batch)
+        count += len(batch)
+        if size_bytes >= MESSAGE_FILL_BYTES or count > limits.SEGMENTS_PER_MESSAGE_MAX - len(Tier):
+            break
+    return taken
+
+
+def _covers(has: Mapping[StreamId, RangeSet], each: StoredSegment) -> bool:
+    ranges = has.get(each.stream)
+    return ranges is not None and ranges.covers(each.seq_first, each.seq_last)

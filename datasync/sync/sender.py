@@ -1,0 +1,135 @@
+"""Sending segments up: what the receiver lacks, within a window, again until acknowledged.
+
+The database says what waits; this object only remembers how far it has looked and what is in flight. Everything
+that waited when the receiver changed is backlog: it gets at most half of the window, so that what is captured now
+is not stuck behind what piled up. The layers of a batch are sent together.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+
+from sqlalchemy import Connection
+
+from datasync.domain import limits
+from datasync.domain.clock import Instant
+from datasync.domain.ids import StreamId
+from datasync.domain.ranges import RangeSet
+from datasync.domain.window import Window
+from datasync.store import segments
+from datasync.store.segments import StoredSegment
+
+LOOK_AHEAD = 256
+FLIGHTS_MAX = 2048
+"""Segments in flight at most, however small they are."""
+
+
+class Sender:
+    """The way of one node's waiting segments to one receiver."""
+
+    def __init__(self, window_bytes: int = limits.WINDOW_BYTES) -> None:
+        self._window = Window(window_bytes)
+        self._window_bytes = window_bytes
+        self._flying: dict[int, StoredSegment] = {}
+        self._live_from: int | None = None
+        self._live_seen = 0
+        self._backlog_seen = 0
+
+    def restart(self) -> None:
+        """Begin again from the database: the receiver changed, or this node restarted."""
+        self._window.clear()
+        self._flying.clear()
+        self._live_from = None
+
+    def due(self, tx: Connection, now: Instant) -> list[list[StoredSegment]]:
+        """Return the messages to send now, each a list of whole batches, and count them as in flight."""
+        if self._live_from is None:
+            newest = segments.waiting(tx, after_id=0, limit=1, newest=True)
+            self._live_from = self._live_seen = newest[0].id if newest else 0
+            self._backlog_seen = 0
+        overdue = sorted((self._flying[key] for key in self._window.overdue(now)), key=lambda each: each.id)
+        batches = [list(group) for _, group in groupby(overdue, key=batch_key)]
+        batches += self._fresh(tx, now, live=True)
+        batches += self._fresh(tx, now, live=False)
+        return pack(batches)
+
+    def acknowledge(self, durable: Mapping[StreamId, RangeSet]) -> None:
+        """Forget what is in flight and covered by an acknowledgement."""
+        done = [key for key, each in self._flying.items() if _covered(each, durable)]
+        self._window.drop(done)
+        for key in done:
+            del self._flying[key]
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """The steady time at which something is overdue."""
+        return self._window.deadline_ms
+
+    @property
+    def in_flight(self) -> int:
+        """How many segments were sent and not heard of."""
+        return len(self._flying)
+
+    def _fresh(self, tx: Connection, now: Instant, *, live: bool) -> list[list[StoredSegment]]:
+        """Take batches that were not yet sent, in the order of their ids, while the window has room for them."""
+        assert self._live_from is not None
+        reserve_bytes = 0 if live else self._window_bytes // 2
+        taken: list[list[StoredSegment]] = []
+        while self._has_room(reserve_bytes):
+            page = self._page(tx, live=live)
+            if not page:
+                break
+            for batch in page:
+                if not self._has_room(reserve_bytes):
+                    break
+                self._fly(batch, now)
+                taken.append(batch)
+                if live:
+                    self._live_seen = batch[-1].id
+                else:
+                    self._backlog_seen = batch[-1].id
+        return taken
+
+    def _page(self, tx: Connection, *, live: bool) -> list[list[StoredSegment]]:
+        """Return the next whole batches of the live part or of the backlog."""
+        found = segments.waiting(tx, after_id=self._live_seen if live else self._backlog_seen, limit=LOOK_AHEAD)
+        batches = [list(group) for _, group in groupby(found, key=batch_key)]
+        if len(found) == LOOK_AHEAD:
+            batches.pop()  # it may go on beyond what was looked at
+        return batches if live else [batch for batch in batches if batch[-1].id <= (self._live_from or 0)]
+
+    def _has_room(self, reserve_bytes: int) -> bool:
+        return self._window.room_bytes > reserve_bytes and len(self._flying) < FLIGHTS_MAX
+
+    def _fly(self, batch: list[StoredSegment], now: Instant) -> None:
+        for each in batch:
+            self._window.add(each.id, each.bytes, now)
+            self._flying[each.id] = each
+
+
+def batch_key(each: StoredSegment) -> tuple[int, str, int]:
+    """What the layers of one batch have in common and other batches have not."""
+    return each.captured.pack(), each.collection, each.seq_first
+
+
+def pack(batches: Iterable[list[StoredSegment]]) -> list[list[StoredSegment]]:
+    """Fill messages with whole batches, within the limits of a message."""
+    messages: list[list[StoredSegment]] = []
+    size_bytes = 0
+    for batch in batches:
+        batch_bytes = sum(each.bytes for each in batch)
+        full = size_bytes + batch_bytes > MESSAGE_FILL_BYTES
+        if not messages or full or len(messages[-1]) + len(batch) > limits.SEGMENTS_PER_MESSAGE_MAX:
+            messages.append([])
+            size_bytes = 0
+        messages[-1].extend(batch)
+        size_bytes += batch_bytes
+    return messages
+
+
+def _covered(each: StoredSegment, durable: Mapping[StreamId, RangeSet]) -> bool:
+    ranges = durable.get(each.stream)
+    return ranges is not None and ranges.covers(each.seq_first, each.seq_last)
+
+
+MESSAGE_FILL_BYTES = 1 << 20
+"""A message is closed when another batch would take it over this; one batch may be larger, up to the limit."""
