@@ -5,12 +5,10 @@ keeps segments at rest. A target stores that ciphertext as it comes; when the de
 key, the target adopts the derived keys and can read all of it at once, however much it is.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy import Connection
 
-from datasync.domain import limits
 from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.errors import SegmentInvalid, StreamForeign
 from datasync.domain.ids import NodeName, StreamId, stream_id
@@ -20,11 +18,10 @@ from datasync.domain.window import Window
 from datasync.protocol.messages import SealedSegment, SessionKeys, StreamNote
 from datasync.security.vault import Vault, key_id, seal_body, state_key
 from datasync.store import segments, streams
+from datasync.store.batches import batch_key, batches, pack
 from datasync.store.claims import claim, is_known
 from datasync.store.segments import NewSegment, State, StoredSegment
 from datasync.store.streams import Stream
-
-MESSAGE_FILL_BYTES = 1 << 20
 
 
 class Transfer:
@@ -45,16 +42,16 @@ class Transfer:
         for key in done:
             del self._owed[key]
 
-    def due(self, now: Instant) -> list[StoredSegment]:
-        """Return the segments of one message to send now, empty when nothing is due; count them as in flight."""
-        again = [self._owed[key] for key in self._window.overdue(now) if key in self._owed]
-        if again:
-            # they are counted as sent again now; what does not fit a message waits for its next turn
-            return [each for batch in _fill(_batches(sorted(again, key=self._rank))) for each in batch]
-        fresh = _fill(self._batches_unsent())
-        for each in (each for batch in fresh for each in batch):
-            self._window.add(each.id, each.bytes, now)
-        return [each for batch in fresh for each in batch]
+    def due(self, now: Instant) -> list[list[StoredSegment]]:
+        """Return the messages to send now, each a list of whole batches, and count them as in flight."""
+        overdue = (self._owed[key] for key in self._window.overdue(now) if key in self._owed)
+        whole = list(batches(sorted(overdue, key=self._rank)))
+        while self._unsent and self._window.room_bytes > 0:
+            batch = self._next_batch()
+            for each in batch:
+                self._window.add(each.id, each.bytes, now)
+            whole.append(batch)
+        return pack(whole)
 
     def add(self, each: StoredSegment) -> None:
         """Take one more segment that may move; one already taken is ignored."""
@@ -77,24 +74,17 @@ class Transfer:
         """The steady time at which something is overdue."""
         return self._window.deadline_ms
 
-    def _batches_unsent(self) -> Iterator[list[StoredSegment]]:
-        while self._unsent and self._window.room_bytes > 0:
-            batch = [self._unsent.pop()]
-            while self._unsent and batch_key(self._unsent[-1]) == batch_key(batch[0]):
-                batch.append(self._unsent.pop())
-            if owed := [each for each in batch if each.id in self._owed]:
-                yield owed
+    def _next_batch(self) -> list[StoredSegment]:
+        batch = [self._unsent.pop()]
+        while self._unsent and batch_key(self._unsent[-1]) == batch_key(batch[0]):
+            batch.append(self._unsent.pop())
+        return [each for each in batch if each.id in self._owed]
 
     def _is_hot(self, each: StoredSegment) -> bool:
         return self._hot_from is None or each.captured >= self._hot_from
 
     def _rank(self, each: StoredSegment) -> tuple[bool, int, str, int, int]:
         return not self._is_hot(each), each.captured.pack(), each.collection, each.seq_first, int(each.tier)
-
-
-def batch_key(each: StoredSegment) -> tuple[int, str, int]:
-    """What the layers of one batch have in common and other batches of the device have not."""
-    return each.captured.pack(), each.collection, each.seq_first
 
 
 def movable(tx: Connection, device: NodeName) -> list[StoredSegment]:
@@ -216,23 +206,6 @@ def _stored(each: SealedSegment, visible: bool) -> NewSegment:
         body=each.body,
         visible=visible,
     )
-
-
-def _batches(ordered: Iterable[StoredSegment]) -> Iterator[list[StoredSegment]]:
-    return (list(group) for _, group in groupby(ordered, key=batch_key))
-
-
-def _fill(batches: Iterable[list[StoredSegment]]) -> list[list[StoredSegment]]:
-    """Take whole batches until they fill a message."""
-    taken: list[list[StoredSegment]] = []
-    size_bytes = count = 0
-    for batch in batches:
-        taken.append(batch)
-        size_bytes += sum(each.bytes for each in batch)
-        count += len(batch)
-        if size_bytes >= MESSAGE_FILL_BYTES or count > limits.SEGMENTS_PER_MESSAGE_MAX - len(Tier):
-            break
-    return taken
 
 
 def _covers(has: Mapping[StreamId, RangeSet], each: StoredSegment) -> bool:

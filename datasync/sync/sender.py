@@ -5,8 +5,7 @@ that waited when the receiver changed is backlog: it gets at most half of the wi
 is not stuck behind what piled up. The layers of a batch are sent together.
 """
 
-from collections.abc import Iterable, Mapping
-from itertools import groupby
+from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
@@ -16,6 +15,7 @@ from datasync.domain.ids import StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.domain.window import Window
 from datasync.store import segments
+from datasync.store.batches import batches, pack
 from datasync.store.segments import StoredSegment
 
 LOOK_AHEAD = 256
@@ -47,10 +47,10 @@ class Sender:
             self._live_from = self._live_seen = newest[0].id if newest else 0
             self._backlog_seen = 0
         overdue = sorted((self._flying[key] for key in self._window.overdue(now)), key=lambda each: each.id)
-        batches = [list(group) for _, group in groupby(overdue, key=batch_key)]
-        batches += self._fresh(tx, now, live=True)
-        batches += self._fresh(tx, now, live=False)
-        return pack(batches)
+        whole = list(batches(overdue))
+        whole += self._fresh(tx, now, live=True)
+        whole += self._fresh(tx, now, live=False)
+        return pack(whole)
 
     def acknowledge(self, durable: Mapping[StreamId, RangeSet]) -> None:
         """Forget what is in flight and covered by an acknowledgement."""
@@ -92,10 +92,10 @@ class Sender:
     def _page(self, tx: Connection, *, live: bool) -> list[list[StoredSegment]]:
         """Return the next whole batches of the live part or of the backlog."""
         found = segments.waiting(tx, after_id=self._live_seen if live else self._backlog_seen, limit=LOOK_AHEAD)
-        batches = [list(group) for _, group in groupby(found, key=batch_key)]
+        whole = list(batches(found))
         if len(found) == LOOK_AHEAD:
-            batches.pop()  # it may go on beyond what was looked at
-        return batches if live else [batch for batch in batches if batch[-1].id <= (self._live_from or 0)]
+            whole.pop()  # it may go on beyond what was looked at
+        return whole if live else [batch for batch in whole if batch[-1].id <= (self._live_from or 0)]
 
     def _has_room(self, reserve_bytes: int) -> bool:
         return self._window.room_bytes > reserve_bytes and len(self._flying) < FLIGHTS_MAX
@@ -106,30 +106,6 @@ class Sender:
             self._flying[each.id] = each
 
 
-def batch_key(each: StoredSegment) -> tuple[int, str, int]:
-    """What the layers of one batch have in common and other batches have not."""
-    return each.captured.pack(), each.collection, each.seq_first
-
-
-def pack(batches: Iterable[list[StoredSegment]]) -> list[list[StoredSegment]]:
-    """Fill messages with whole batches, within the limits of a message."""
-    messages: list[list[StoredSegment]] = []
-    size_bytes = 0
-    for batch in batches:
-        batch_bytes = sum(each.bytes for each in batch)
-        full = size_bytes + batch_bytes > MESSAGE_FILL_BYTES
-        if not messages or full or len(messages[-1]) + len(batch) > limits.SEGMENTS_PER_MESSAGE_MAX:
-            messages.append([])
-            size_bytes = 0
-        messages[-1].extend(batch)
-        size_bytes += batch_bytes
-    return messages
-
-
 def _covered(each: StoredSegment, durable: Mapping[StreamId, RangeSet]) -> bool:
     ranges = durable.get(each.stream)
     return ranges is not None and ranges.covers(each.seq_first, each.seq_last)
-
-
-MESSAGE_FILL_BYTES = 1 << 20
-"""A message is closed when another batch would take it over this; one batch may be larger, up to the limit."""
