@@ -56,6 +56,7 @@ SEGMENT_DECODED_BYTES_MAX = 64 << 20
 """What the columns of one segment may take in memory after decompression."""
 
 SEGMENT_COLUMNS_MAX = 256
+VECTOR_LENGTH_MAX = 65_536
 NAME_CHARACTERS_MAX = 128
 """Characters of a collection's, a column's or a constant's name."""
 
