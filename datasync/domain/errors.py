@@ -192,6 +192,12 @@ class KeyUnavailable(StoreError):
     code = "KEY_UNAVAILABLE"
 
 
+class BodyDamaged(StoreError):
+    """A stored segment's body does not open with its key."""
+
+    code = "BODY_DAMAGED"
+
+
 class LinkError(DatasyncError):
     """The connection to a broker failed."""
 

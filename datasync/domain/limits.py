@@ -46,7 +46,10 @@ PREVIOUS_MAX = 8
 
 CERTIFICATE_BYTES_MAX = 4_096
 PEERS_CACHED_MAX = 8_192
-"""Certificates that a node remembers as proved, and content keys that it keeps opened; the least used are forgotten."""
+"""Peers whose proved certificate, and whose content key, a node remembers; the least used are forgotten."""
+
+KEYS_CACHED_MAX = 16_384
+"""Data keys that a vault keeps unwrapped."""
 
 CBOR_DEPTH_MAX = 16
 CBOR_ITEMS_MAX = 1 << 17

@@ -7,7 +7,6 @@ travels with it, sealed to the receiver and bound to the sender's name: another 
 Every refusal is a MessageError.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from datasync.domain.limits import PEERS_CACHED_MAX
 from datasync.protocol import cose
 from datasync.security import sealing
 from datasync.security.identity import Identity
+from datasync.security.recent import Recent
 from datasync.security.trust import Peer, Trust
 
 MESSAGES_PER_KEY_MAX = 1 << 20
@@ -81,7 +81,7 @@ class Sealer:
     def __init__(self, identity: Identity, entropy: Callable[[int], bytes]) -> None:
         self._info = _key_info(identity.name)
         self._entropy = entropy
-        self._keys: OrderedDict[bytes, _ContentKey] = OrderedDict()
+        self._keys: Recent[bytes, _ContentKey] = Recent(PEERS_CACHED_MAX)
 
     def seal(self, peer: Peer, context: str, plaintext: bytes) -> bytes:
         """Return a COSE_Encrypt0 that only ``peer`` opens, only for ``context``, and only as this node's."""
@@ -89,14 +89,12 @@ class Sealer:
         return cose.seal(content.key, content.next_iv(), content.sealed, context.encode(), plaintext)
 
     def _content_key(self, peer: Peer) -> _ContentKey:
-        content = self._keys.pop(peer.certificate, None)
+        content = self._keys.get(peer.certificate)
         if content is None or content.used >= MESSAGES_PER_KEY_MAX:
             key = self._entropy(sealing.KEY_BYTES)
             sealed = sealing.encapsulate(peer.sealing_key, self._info, key)
             content = _ContentKey(AESGCM(key), sealed, self._entropy(4))
-        self._keys[peer.certificate] = content
-        if len(self._keys) > PEERS_CACHED_MAX:
-            self._keys.popitem(last=False)
+            self._keys.put(peer.certificate, content)
         return content
 
 
@@ -105,7 +103,7 @@ class Opener:
 
     def __init__(self, identity: Identity) -> None:
         self._sealing_key = identity.sealing_key
-        self._keys: OrderedDict[tuple[NodeName, bytes], AESGCM] = OrderedDict()
+        self._keys: Recent[tuple[NodeName, bytes], AESGCM] = Recent(PEERS_CACHED_MAX)
 
     def open(self, data: bytes, context: str, sender: Peer) -> bytes:
         """Return the plaintext that ``sender`` sealed to this node for ``context``.
@@ -114,14 +112,11 @@ class Opener:
         """
         sealed = cose.parse_sealed(data)
         known = (sender.name, sealed.sealed_key)
-        key = self._keys.pop(known, None)
+        key = self._keys.get(known)
         if key is None:
             key = AESGCM(sealing.decapsulate(self._sealing_key, _key_info(sender.name), sealed.sealed_key))
-        plaintext = sealed.open(key, context.encode())
-        self._keys[known] = key
-        if len(self._keys) > PEERS_CACHED_MAX:
-            self._keys.popitem(last=False)
-        return plaintext
+            self._keys.put(known, key)
+        return sealed.open(key, context.encode())
 
 
 def _key_info(sender: NodeName) -> bytes:

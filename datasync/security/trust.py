@@ -7,7 +7,6 @@ time, so what was once found true is remembered in a bounded cache; whether it i
 
 import hashlib
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from datasync.domain.limits import PEERS_CACHED_MAX
 from datasync.security import certificates, files
 from datasync.security.certificates import AuthorityCertificate, Role, Validity
 from datasync.security.identity import Identity, private_key_pem, read_signing_key
+from datasync.security.recent import Recent
 
 AUTHORITY_FILE = "authority.pem"
 AUTHORITY_KEY_FILE = "authority.key"
@@ -115,7 +115,7 @@ class Trust:
     def __init__(self, authorities: Iterable[bytes]) -> None:
         """Take authorities' certificates (DER). Raises ConfigError when one is no authority's."""
         self._by_subject: dict[bytes, list[AuthorityCertificate]] = {}
-        self._proved: OrderedDict[bytes, tuple[Peer, Validity, Validity]] = OrderedDict()
+        self._proved: Recent[bytes, tuple[Peer, Validity, Validity]] = Recent(PEERS_CACHED_MAX)
         for der in authorities:
             try:
                 authority = certificates.read_authority(der)
@@ -140,11 +140,7 @@ class Trust:
         proved = self._proved.get(digest)
         if proved is None:
             proved = self._prove(certificate)
-            if len(self._proved) >= PEERS_CACHED_MAX:
-                self._proved.popitem(last=False)
-            self._proved[digest] = proved
-        else:
-            self._proved.move_to_end(digest)
+            self._proved.put(digest, proved)
         peer, *validities = proved
         for validity in validities:
             _check_validity(peer.name, validity, now)
