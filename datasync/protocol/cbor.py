@@ -16,8 +16,10 @@ from datasync.domain.limits import CBOR_DEPTH_MAX, CBOR_ITEMS_MAX
 
 _INTEGERS, _BYTES, _TEXT, _LIST, _MAP, _SIMPLE = (0, 1), 2, 3, 4, 5, 7
 _SHORTEST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
-_SIMPLE_VALUES = (20, 21, 22, 25, 26, 27)
-"""false, true, null, and floats of 16, 32 and 64 bits."""
+_SIMPLE_BYTES = {20: 0, 21: 0, 22: 0, 25: 2, 26: 4, 27: 8}
+"""false, true, null, and floats of 16, 32 and 64 bits, with the bytes that follow."""
+
+_NO_MAP, _FIRST_KEY = None, b""
 
 
 def dumps(value: object) -> bytes:
@@ -37,59 +39,67 @@ def loads(data: bytes) -> Any:
 def check(data: bytes) -> None:
     """Raise MessageError unless ``data`` is one plain value in its deterministic encoding, within the limits."""
     position, items = 0, 0
-    waiting: list[int] = [1]  # for each open container, how many items it still needs
-    last_keys: list[bytes | None] = [None]  # and, where it is a map, its last key
-    while waiting:
-        if not waiting[-1]:
-            waiting.pop()
-            last_keys.pop()
-            continue
+    needed, key = 1, _NO_MAP  # of the innermost open container: items still to come; a map's last key
+    outer: list[tuple[int, bytes | None]] = []
+    while True:
+        while not needed:
+            if not outer:
+                return _check_end(data, position)
+            needed, key = outer.pop()
         items += 1
         if items > CBOR_ITEMS_MAX:
             raise MessageError(f"the CBOR has more than {CBOR_ITEMS_MAX} items")
         start = position
-        major, count, position = _item(data, position)
-        key = last_keys[-1]
-        if key is not None and waiting[-1] % 2 == 0:
-            last_keys[-1] = _ascending(key, data[start:position], major)
-        waiting[-1] -= 1
-        if major in (_LIST, _MAP):
-            if len(waiting) > CBOR_DEPTH_MAX:
+        major, contained, position = _item(data, position)
+        if key is not None and not needed & 1:
+            key = _ascending(key, data[start:position], major)
+        needed -= 1
+        if contained:
+            if len(outer) >= CBOR_DEPTH_MAX:
                 raise MessageError(f"the CBOR is nested deeper than {CBOR_DEPTH_MAX}")
-            waiting.append(count)
-            last_keys.append(b"" if major == _MAP else None)
-    if position != len(data):
-        raise MessageError(f"{len(data) - position} bytes follow the CBOR value")
+            outer.append((needed, key))
+            needed, key = contained, _FIRST_KEY if major == _MAP else _NO_MAP
 
 
 def _item(data: bytes, start: int) -> tuple[int, int, int]:
     """Return an item's major type, how many items it contains, and where it ends (a container: where they begin)."""
     if start >= len(data):
         raise MessageError("the CBOR ends too early")
-    major, low = data[start] >> 5, data[start] & 31
-    position, argument = start + 1, low
-    if low >= 24:
-        if low > 27:
-            raise MessageError("the CBOR has an item of indefinite or reserved length")
-        position += 1 << (low - 24)
-        argument = int.from_bytes(data[start + 1 : position], "big")
-        if argument < _SHORTEST[low] and major != _SIMPLE:
-            raise MessageError("the CBOR has an integer or a length that is not in its shortest form")
-    left = len(data) - position
-    if major in _INTEGERS:
-        needed = count = 0
-    elif major in (_BYTES, _TEXT):
-        needed, count = argument, 0
-        position += argument
+    major, argument = data[start] >> 5, data[start] & 31
+    position = start + 1
+    if argument >= 24 and major != _SIMPLE:
+        argument, position = _argument(data, position, argument)
+    if major in (_BYTES, _TEXT):
+        contained, position = 0, position + argument
+        declared = position
     elif major in (_LIST, _MAP):
-        needed = count = argument * (2 if major == _MAP else 1)  # an item takes at least a byte
-    elif major == _SIMPLE and low in _SIMPLE_VALUES:
-        needed = count = 0
+        contained = argument << (major == _MAP)
+        declared = position + contained  # an item takes at least a byte
+    elif major == _SIMPLE and argument in _SIMPLE_BYTES:
+        contained, position = 0, position + _SIMPLE_BYTES[argument]
+        declared = position
+    elif major in _INTEGERS:
+        contained, declared = 0, position
     else:
         raise MessageError("the CBOR has a tag or an unknown simple value")
-    if needed > left:
+    if declared > len(data):
         raise MessageError("the CBOR declares more than there is")
-    return major, count, position
+    return major, contained, position
+
+
+def _argument(data: bytes, position: int, low: int) -> tuple[int, int]:
+    if low not in _SHORTEST:
+        raise MessageError("the CBOR has an item of indefinite or reserved length")
+    end = position + (1 << (low - 24))
+    argument = int.from_bytes(data[position:end], "big")
+    if argument < _SHORTEST[low]:
+        raise MessageError("the CBOR has an integer or a length that is not in its shortest form, or cut off")
+    return argument, end
+
+
+def _check_end(data: bytes, position: int) -> None:
+    if position != len(data):
+        raise MessageError(f"{len(data) - position} bytes follow the CBOR value")
 
 
 def _ascending(last: bytes, key: bytes, major: int) -> bytes:
