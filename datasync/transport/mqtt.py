@@ -24,6 +24,7 @@ import itertools
 import logging
 import random
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -217,6 +218,7 @@ class _Connection:
         self._receive = receive
         self._reports = reports
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self.gone: asyncio.Future[LinkError] = self._loop.create_future()
         self.room = asyncio.Event()
@@ -403,6 +405,9 @@ class _Connection:
 
     def _acknowledge(self, serial: int) -> None:
         """Acknowledge from any thread, however late: a loop that is closed has no connection left."""
+        if threading.get_ident() == self._thread:
+            self._acknowledge_now(serial)
+            return
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._acknowledge_now, serial)
 
