@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from datasync.domain.errors import ConfigError
-from datasync.nodes.config import NodeConfig, Section
+from datasync.nodes.config import CloudConfig, DeviceConfig, EdgeConfig, NodeConfig, Section
 from datasync.security.files import read_file
 
 ENVIRONMENT_PREFIX = "DATASYNC_"
@@ -43,6 +43,13 @@ def load(kind: type[Config], path: Path, environment: Mapping[str, str]) -> Conf
     except ValidationError as error:
         mistakes = [_explain(kind, mistake, variables) for mistake in error.errors(include_url=False)]
         raise ConfigError("; ".join(mistakes), where=str(path)) from None
+
+
+def load_any(path: Path, environment: Mapping[str, str]) -> NodeConfig:
+    """Return the configuration of whichever kind of node the file's keys say. Raises ConfigError."""
+    document = _parse(path)
+    kind = DeviceConfig if "edges" in document else EdgeConfig if "backbone" in document else CloudConfig
+    return load(kind, path, environment)
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from datasync.domain.errors import ConfigError
 from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, NodeConfig
-from datasync.nodes.config_file import load
+from datasync.nodes.config_file import load, load_any
 
 DEVICE = """
 identity = "identity"
@@ -27,6 +27,8 @@ backbone = "mqtt://cloud:1883"
 cloud = "acme/cloud"
 admin_token_hash = "8b7df143d91c716ecfa5fc1730022f6b421b05cedee8fd52b1fc65a96030ad52"
 """
+
+CLOUD = "\n".join(line for line in EDGE.splitlines() if not line.startswith(("backbone", "cloud")))
 
 
 @pytest.fixture
@@ -200,3 +202,11 @@ def test_a_guessable_administrators_token_is_refused(file: Path) -> None:
     config = read(EdgeConfig, file, EDGE[: EDGE.index("admin_token_hash")] + 'admin_token_file = "token"')
     with pytest.raises(ConfigError, match="at least 32 characters"):
         config.admin_hash()
+
+
+def test_the_kind_of_node_is_read_off_its_keys(file: Path) -> None:
+    kinds = {}
+    for kind, text in ((DeviceConfig, DEVICE), (EdgeConfig, EDGE), (CloudConfig, CLOUD)):
+        file.write_text(text)
+        kinds[kind] = type(load_any(file, {}))
+    assert all(kind is found for kind, found in kinds.items())

@@ -1,0 +1,152 @@
+"""``datasync enroll``: who exists. An operator's authority makes its nodes' identities; tokens are made here too.
+
+A node's private keys are made where this runs: run it on the node, or move the folder there safely and leave no
+copy. A token is printed once and never stored; what is kept of it is its hash.
+"""
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from datasync.cli.api_client import ApiClient, add_api
+from datasync.cli.output import add_json, print_fields, print_json
+from datasync.domain.clock import Instant
+from datasync.domain.errors import ConfigError
+from datasync.domain.ids import NodeName
+from datasync.security.certificates import Role, read_authority
+from datasync.security.files import read_file, write_private
+from datasync.security.trust import AUTHORITY_FILE, Authority, Trust
+from datasync.store.workers import token_hash
+
+DAYS_MAX = 3650
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare what can be enrolled, and the arguments of each."""
+    kinds = parser.add_subparsers(metavar="KIND", required=True)
+    _configure_authority(kinds.add_parser("ca", help="make an operator's certificate authority"))
+    for role in Role:
+        _configure_node(kinds.add_parser(role.value, help=f"make the identity of {_article(role)}"), role)
+    worker = kinds.add_parser("worker", help="give a worker of the active policy its token at a node")
+    worker.add_argument("worker", help="the worker's name in the policy")
+    worker.add_argument("--days", type=_days, help="how long the token is valid (default: until it is revoked)")
+    add_api(worker)
+    add_json(worker)
+    worker.set_defaults(run=_enroll_worker)
+    admin = kinds.add_parser("admin", help="make an administrator's token, and the hash for a node's configuration")
+    add_json(admin)
+    admin.set_defaults(run=_make_admin_token)
+
+
+def _configure_authority(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("operator", help="the operator's name, for example acme")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="new folder for the authority's key; keep it offline"
+    )
+    parser.add_argument("--days", type=_days, default=DAYS_MAX, help="how long it is valid (default: %(default)s)")
+    add_json(parser)
+    parser.set_defaults(run=_create_authority)
+
+
+def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
+    example = "watch-7" if role is Role.DEVICE else f"acme/{'cbd' if role is Role.EDGE else 'cloud'}"
+    parser.add_argument("name", help=f"the node's name, for example {example}")
+    parser.add_argument("--authority", type=Path, required=True, metavar="FOLDER", help="made by `datasync enroll ca`")
+    parser.add_argument("--folder", type=Path, required=True, help="where identity/, trust/ and keys/ are made")
+    parser.add_argument(
+        "--days", type=_days, default=365, help="how long the certificate is valid (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--trust",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PEM",
+        help="another operator's authority; repeatable",
+    )
+    add_json(parser)
+    parser.set_defaults(run=_enroll_node, role=role)
+
+
+def _create_authority(arguments: argparse.Namespace) -> int:
+    authority = Authority.create(arguments.operator, _now(), days=arguments.days)
+    authority.save(arguments.folder)
+    _print(arguments, {"operator": authority.operator, "certificate": str(arguments.folder / AUTHORITY_FILE)})
+    return 0
+
+
+def _enroll_node(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.folder
+    identity, trust, node_key = folder / "identity", folder / "trust", folder / "keys" / "node.key"
+    for path in (identity, trust, node_key):
+        if path.exists():
+            raise ConfigError("it exists and is not overwritten", where=str(path), fix="choose another --folder")
+    authority = Authority.load(arguments.authority)
+    trusted = _authorities([arguments.authority / AUTHORITY_FILE, *arguments.trust])
+    enrolled = authority.enrol(NodeName(arguments.name), arguments.role, now=_now(), days=arguments.days)
+    enrolled.save(identity)
+    write_private(node_key, secrets.token_bytes(32).hex().encode() + b"\n")
+    for operator, pem in trusted.items():
+        write_private(trust / f"{operator}.pem", pem)
+    written = {"identity": str(identity), "trust": str(trust), "node_key": str(node_key)}
+    if arguments.json:
+        print_json({"name": enrolled.name, "role": enrolled.role.value, **written})
+    else:
+        print(f"# for the configuration of {enrolled.name}")
+        print("\n".join(f"{key} = {json.dumps(path)}" for key, path in written.items()))
+    return 0
+
+
+def _authorities(paths: Sequence[Path]) -> dict[str, bytes]:
+    """Return the authorities' certificates (PEM) by operator. Raises ConfigError for a file that is none."""
+    Trust.load(paths)
+    pems = [read_file(path) for path in paths]
+    certificates = [x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER) for pem in pems]
+    return {read_authority(der).operator: pem for der, pem in zip(certificates, pems, strict=True)}
+
+
+def _enroll_worker(arguments: argparse.Namespace) -> int:
+    registration = {"worker": arguments.worker, "expires_days": arguments.days}
+    registered = ApiClient.of(arguments).post("v1", "admin", "workers", document=registration)
+    if not registered["in_policy"]:
+        print(
+            f"note: the node's active policy names no worker {arguments.worker}, so it reads nothing", file=sys.stderr
+        )
+    _print(arguments, registered)
+    return 0
+
+
+def _make_admin_token(arguments: argparse.Namespace) -> int:
+    token = secrets.token_urlsafe(32)
+    _print(arguments, {"token": token, "admin_token_hash": token_hash(token)})
+    return 0
+
+
+def _print(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    if arguments.json:
+        print_json(result)
+    else:
+        print_fields(result)
+
+
+def _article(role: Role) -> str:
+    return f"{'an' if role is Role.EDGE else 'a'} {role.value}"
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 1 <= days <= DAYS_MAX:
+        raise argparse.ArgumentTypeError(f"{days} is not in 1..{DAYS_MAX}")
+    return days
+
+
+def _now() -> Instant:
+    return Instant(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)

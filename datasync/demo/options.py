@@ -1,0 +1,14 @@
+"""What a run of the demo is asked for."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """``speed`` is how much faster than real time the recordings play; 0 is as fast as this machine can."""
+
+    seed: int = 1
+    devices: int = 6
+    speed: float = 0
+    json: bool = False
+    keep: bool = False
