@@ -28,6 +28,12 @@ SEGMENTS_PER_MESSAGE_MAX = 512
 JSON_ROWS_MAX = 10_000
 JSON_BYTES_MAX = 1 << 20
 POLICY_BYTES_MAX = 1 << 20
+POLICY_DEPTH_MAX = 16
+"""How deep a policy's YAML may nest; the format itself needs 7."""
+
+POLICY_PROBLEMS_MAX = 50
+"""Problems that one load reports; a policy with more has one cause."""
+
 WINDOW_BYTES = 4 << 20
 """Bytes that a sender has unacknowledged at one time."""
 
