@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datasync.domain.errors import SegmentInvalid
 from datasync.domain.limits import (
@@ -24,6 +25,7 @@ from datasync.domain.limits import (
 POINT = pa.struct([("lat", pa.float64()), ("lon", pa.float64())])
 
 _CODEC = "lz4"
+_LIST, _MOMENT = "+l", "tsu:UTC"
 _SCALARS = {
     "b": pa.bool_(),
     "i": pa.int32(),
@@ -32,9 +34,8 @@ _SCALARS = {
     "g": pa.float64(),
     "u": pa.string(),
     "z": pa.binary(),
-    "tsu:UTC": pa.timestamp("us", "UTC"),
+    _MOMENT: pa.timestamp("us", "UTC"),
 }
-_LIST = "+l"
 _VECTOR_CODE = re.compile(r"\+w:([1-9][0-9]{0,7})")
 _BY_CODE = {
     **_SCALARS,
@@ -42,6 +43,10 @@ _BY_CODE = {
     "point": POINT,
 }
 _BY_TYPE = {kind: code for code, kind in _BY_CODE.items()}
+_BUFFERS_MAX = 5
+"""Buffers of one column: a list of strings has two for the list and three for the strings."""
+
+_MOMENT_MIN_US, _MOMENT_MAX_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 _HEADER_OF_MESSAGE, _COMPRESSION_OF_BATCH = 2, 3
 """Field numbers in Arrow's Message.fbs."""
 
@@ -49,10 +54,14 @@ _HEADER_OF_MESSAGE, _COMPRESSION_OF_BATCH = 2, 3
 def pack(batch: pa.RecordBatch) -> tuple[list[str], int, bytes]:
     """Return a batch's columns (name, type, name, type, ...), its size before compression, and its bytes.
 
-    Raises SegmentInvalid for a type without a letter, or more than the limits allow.
+    Without rows there are no bytes. Raises SegmentInvalid for a type without a letter, a value that :func:`unpack`
+    would refuse, or more than the limits allow.
     """
-    columns = [text for column in batch.schema for text in (column.name, _code(column.name, column.type))]
+    columns = [text for field in batch.schema for text in (field.name, _code(field.name, field.type))]
     _check_columns(columns)
+    if not batch.num_rows:
+        return columns, 0, b""
+    _check_values(batch, columns)
     message = batch.serialize()
     if message.size > SEGMENT_DECODED_BYTES_MAX:
         raise SegmentInvalid(f"the batch takes {message.size} bytes, more than {SEGMENT_DECODED_BYTES_MAX}")
@@ -63,18 +72,24 @@ def pack(batch: pa.RecordBatch) -> tuple[list[str], int, bytes]:
 
 def unpack(columns: Sequence[object], size: int, body: bytes, rows: int) -> pa.RecordBatch:
     """Return the batch of ``rows`` rows that :func:`pack` packed. Raises SegmentInvalid for anything else."""
-    schema = pa.schema(list(_fields(columns)))
+    schema = pa.schema(_fields(columns))
+    if not rows:
+        # Made here, not read: Arrow does not check the offsets of an empty list, and its kernels abort on bad ones.
+        if size or body:
+            raise SegmentInvalid("there are columns, but no rows")
+        return pa.RecordBatch.from_pylist([], schema)
     message = _decompress(body, size)
     try:
         batch = _read(message, schema)
         batch.validate()
-        if batch.nbytes > SEGMENT_DECODED_BYTES_MAX:
-            raise SegmentInvalid(f"the columns claim more than {SEGMENT_DECODED_BYTES_MAX} bytes")
-        batch.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, struct.error) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError, struct.error) as error:
         raise SegmentInvalid(f"the columns cannot be read: {error}") from error
+    # Buffers may share bytes of the message, so the columns can claim more than its size; nbytes is slow, so only then.
+    if _BUFFERS_MAX * len(schema) * size > SEGMENT_DECODED_BYTES_MAX and batch.nbytes > SEGMENT_DECODED_BYTES_MAX:
+        raise SegmentInvalid(f"the columns take more than {SEGMENT_DECODED_BYTES_MAX} bytes")
     if batch.num_rows != rows:
         raise SegmentInvalid(f"the columns have {batch.num_rows} rows, the header says {rows}")
+    _check_values(batch, columns)
     return batch
 
 
@@ -100,6 +115,26 @@ def _check_columns(columns: Sequence[object]) -> None:
         raise SegmentInvalid(f"a column's name is no text of 1 to {NAME_CHARACTERS_MAX} characters")
     if len(set(names)) != len(names):
         raise SegmentInvalid("two columns have the same name")
+
+
+def _check_values(batch: pa.RecordBatch, columns: Sequence[object]) -> None:
+    """Raise SegmentInvalid unless every value is in its buffers, valid UTF-8, and a moment that Python can express."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise SegmentInvalid(f"the columns are not sound: {error}") from error
+    for index, code in enumerate(columns[1::2]):
+        if code == _MOMENT:
+            _check_moments(batch.column(index))
+        elif code == _LIST + _MOMENT:
+            _check_moments(batch.column(index).flatten())
+
+
+def _check_moments(moments: pa.TimestampArray) -> None:
+    bounds = pc.min_max(moments)
+    first, last = bounds["min"].value, bounds["max"].value
+    if first is not None and not _MOMENT_MIN_US <= first <= last <= _MOMENT_MAX_US:
+        raise SegmentInvalid("a timestamp is outside of the years 1 to 9999")
 
 
 def _type(code: object) -> pa.DataType:

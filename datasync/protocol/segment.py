@@ -93,7 +93,7 @@ def encode(header: Header, batch: pa.RecordBatch, positions: Sequence | None, ke
     if positions is not None:
         numbers = header.seq_first + np.asarray(positions, dtype=np.int64)
         _check_numbers(numbers, header)
-        if header.rows < _span(header):
+        if 0 < header.rows < _span(header):
             batch = batch.append_column(SEQUENCE_COLUMN, pa.array(numbers))
     elif header.rows != _span(header):
         raise SegmentInvalid(f"{header.rows} rows for {_span(header)} sequence numbers need positions")
@@ -126,9 +126,9 @@ def rows(segment: Segment) -> tuple[pa.RecordBatch, Sequence]:
         raise SegmentInvalid("the columns are malformed")
     batch = columns.unpack(names, size, body, header.rows)
     if batch.schema.names[-1:] != [SEQUENCE_COLUMN]:
-        if header.rows != _span(header):
+        if header.rows not in (0, _span(header)):
             raise SegmentInvalid("the segment has gaps, but does not say where")
-        return batch, np.arange(header.seq_first, header.seq_last + 1, dtype=np.int64)
+        return batch, np.arange(header.seq_first, header.seq_first + header.rows, dtype=np.int64)
     column = batch.column(batch.num_columns - 1)
     if column.type != pa.int64() or column.null_count:
         raise SegmentInvalid("the sequence numbers are no whole numbers")
