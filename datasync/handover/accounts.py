@@ -7,12 +7,12 @@ and by edge the keys under which state of the previous ones arrives. They are ke
 from collections.abc import Iterable
 from dataclasses import replace
 
-import cbor2
 from sqlalchemy import Connection
 
 from datasync.domain.ids import HandoverId, NodeName
 from datasync.handover.machine import Account
 from datasync.handover.states import EdgeState
+from datasync.protocol import cbor
 from datasync.protocol.messages import SessionKeys, decode_part
 from datasync.security.vault import Vault
 from datasync.store import attachments
@@ -65,7 +65,7 @@ def save_keys(tx: Connection, vault: Vault, device: NodeName, keys: SessionKeys 
     """Keep the device's session keys with its account, which is there already; None forgets them."""
     row = attachments.get(tx, device)
     assert row is not None, device
-    wrapped = None if keys is None else vault.wrap(cbor2.dumps(keys.model_dump()), _label(device))
+    wrapped = None if keys is None else vault.wrap(cbor.dumps(keys.model_dump()), _label(device))
     attachments.put(tx, replace(row, session_key=wrapped))
 
 

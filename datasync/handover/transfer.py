@@ -5,7 +5,7 @@ keeps segments at rest. A target stores that ciphertext as it comes; when the de
 key, the target adopts the derived keys and can read all of it at once, however much it is.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -27,12 +27,15 @@ from datasync.store.streams import Stream
 class Transfer:
     """What a source still has to send to one target: the hot set first, whole batches, within a window."""
 
-    def __init__(self, target: NodeName, held: Iterable[StoredSegment], hot_from: HybridTime | None) -> None:
-        """Take all that may move. ``hot_from`` is the capture time from which it is hot; None: all of it is."""
+    def __init__(
+        self, target: NodeName, held: Iterable[StoredSegment], is_hot: Callable[[StoredSegment], bool]
+    ) -> None:
+        """Take all that may move; ``is_hot`` says which of it the target needs before it serves the device."""
         self.target = target
-        self._hot_from = hot_from
+        self._is_hot = is_hot
         self._window = Window()
         self._owed = {each.id: each for each in sorted(held, key=self._rank)}
+        self._taken = set(self._owed)
         self._unsent = list(reversed(self._owed.values()))
 
     def acknowledge(self, has: Mapping[StreamId, RangeSet]) -> None:
@@ -53,11 +56,12 @@ class Transfer:
             whole.append(batch)
         return pack(whole)
 
-    def add(self, each: StoredSegment) -> None:
-        """Take one more segment that may move; one already taken is ignored."""
-        if each.id not in self._owed:
-            self._owed[each.id] = each
-            self._unsent.insert(0, each)
+    def add(self, held: Iterable[StoredSegment]) -> None:
+        """Take what has arrived here since; what was taken already is ignored."""
+        late = sorted((each for each in held if each.id not in self._taken), key=self._rank)
+        self._owed.update({each.id: each for each in late})
+        self._taken.update(each.id for each in late)
+        self._unsent[:0] = reversed(late)
 
     @property
     def hot(self) -> bool:
@@ -79,9 +83,6 @@ class Transfer:
         while self._unsent and batch_key(self._unsent[-1]) == batch_key(batch[0]):
             batch.append(self._unsent.pop())
         return [each for each in batch if each.id in self._owed]
-
-    def _is_hot(self, each: StoredSegment) -> bool:
-        return self._hot_from is None or each.captured >= self._hot_from
 
     def _rank(self, each: StoredSegment) -> tuple[bool, int, str, int, int]:
         return not self._is_hot(each), each.captured.pack(), each.collection, each.seq_first, int(each.tier)
@@ -147,7 +148,7 @@ def know(tx: Connection, device: NodeName, told: Iterable[StreamNote], now: Inst
 
 
 def arrive(
-    tx: Connection, known: Mapping[StreamId, Stream], sealed: Iterable[SealedSegment], *, visible: bool
+    tx: Connection, known: Mapping[StreamId, Stream], sealed: Sequence[SealedSegment], *, visible: bool
 ) -> tuple[int, int]:
     """Store what is new of a handover's segments as they are, still sealed; return how many segments and rows.
 
@@ -165,7 +166,9 @@ def arrive(
         have[each.stream] = have[each.stream].add(each.seq_first, each.seq_last)
         new.append(_stored(each, visible))
     segments.append(tx, new)
+    safe = _safe_ranges(known, sealed)
     streams.put_have(tx, {each.stream: have[each.stream] for each in new})
+    streams.put_safe(tx, safe)
     return len(new), sum(each.rows for each in new)
 
 
@@ -184,8 +187,8 @@ def _check_against(stream: Stream, each: SealedSegment) -> None:
 
 
 def _stored(each: SealedSegment, visible: bool) -> NewSegment:
-    owed = Tier(each.tier) is Tier.PUBLIC and not each.safe
     settled = State.SAFE if each.safe else State.LOCAL
+    owed = visible and Tier(each.tier) is Tier.PUBLIC and not each.safe
     return NewSegment(
         stream=each.stream,
         collection=each.collection,
@@ -206,6 +209,14 @@ def _stored(each: SealedSegment, visible: bool) -> NewSegment:
         body=each.body,
         visible=visible,
     )
+
+
+def _safe_ranges(known: Mapping[StreamId, Stream], sealed: Iterable[SealedSegment]) -> dict[StreamId, RangeSet]:
+    safe: dict[StreamId, RangeSet] = {}
+    for each in sealed:
+        if each.safe:
+            safe[each.stream] = safe.get(each.stream, known[each.stream].safe).add(each.seq_first, each.seq_last)
+    return safe
 
 
 def _covers(has: Mapping[StreamId, RangeSet], each: StoredSegment) -> bool:

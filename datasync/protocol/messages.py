@@ -5,15 +5,15 @@ field has a type and a bound, unknown fields are refused, and nothing is coerced
 ``Coverage`` says which sequence numbers of which streams somebody has.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
-import cbor2
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from datasync.domain import limits
 from datasync.domain.errors import MessageError
 from datasync.domain.ids import NodeName, StreamId, is_hex_id, node_name
 from datasync.domain.ranges import RangeSet
+from datasync.protocol import cbor
 
 
 def _ranges(value: object) -> RangeSet:
@@ -67,7 +67,7 @@ class Message(Model):
 
     def encode(self) -> bytes:
         """Return the message as CBOR."""
-        return cbor2.dumps(self.model_dump())
+        return cbor.dumps(self.model_dump())
 
 
 class StreamNote(Model):
@@ -109,7 +109,7 @@ class ConsentStatement(Model):
 
     def signed_bytes(self) -> bytes:
         """Return what the signature is over."""
-        return cbor2.dumps(["datasync/consent", self.public_key, self.purpose, self.given, self.stamp])
+        return cbor.dumps(["datasync/consent", self.public_key, self.purpose, self.given, self.stamp])
 
 
 class ConsentKey(Model):
@@ -248,6 +248,8 @@ class Attach(Message):
     """Device to target: I am yours from this epoch on; the session keys are sealed to you."""
 
     t: Literal["attach"] = "attach"
+    incarnation: Counter
+    epoch: Counter
     token: Annotated[bytes, Field(max_length=16_384)]
     session: Annotated[bytes, Field(max_length=4096)]
     streams: StreamNotes
@@ -445,10 +447,7 @@ def decode_part(model: type[Part], body: bytes) -> Part:
 
 
 def _validated(adapter: TypeAdapter[Parsed], body: bytes) -> Parsed:
-    try:
-        value: Any = cbor2.loads(body)
-    except (cbor2.CBORDecodeError, ValueError, RecursionError, MemoryError) as error:
-        raise MessageError(f"the body is no CBOR: {error}") from error
+    value = cbor.loads(body)
     try:
         return adapter.validate_python(value)
     except ValidationError as error:

@@ -26,8 +26,8 @@ FLIGHTS_MAX = 2048
 class Sender:
     """The way of one node's waiting segments to one receiver."""
 
-    def __init__(self, window_bytes: int = limits.WINDOW_BYTES) -> None:
-        self._window = Window(window_bytes)
+    def __init__(self, window_bytes: int = limits.WINDOW_BYTES, retry_ms: int = limits.RETRY_MS) -> None:
+        self._window = Window(window_bytes, retry_ms)
         self._window_bytes = window_bytes
         self._flying: dict[int, StoredSegment] = {}
         self._live_from: int | None = None

@@ -1,0 +1,154 @@
+"""Where a device is: its own attachment, and what each event makes of it.
+
+The device alone moves its epoch on. A move is made durable before anything is signed with it, so an epoch is never
+used twice, whatever crashes. ``visits`` are the edges that may have state: the last one that confirmed, and every
+one tried since; ``keys`` has the session key of the present attach and, by edge, those of the visits.
+"""
+
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+
+from datasync.domain import limits
+from datasync.domain.errors import HandoverError
+from datasync.domain.ids import HandoverId, NodeName
+from datasync.handover.states import DeviceEvent, DeviceState, device_next
+from datasync.protocol import cbor
+from datasync.protocol.messages import AttachToken, SessionKeys, Visit, decode_part
+from datasync.security.vault import Vault
+from datasync.store import attachments
+from datasync.store.attachments import Attachment
+
+NO_KEYS = SessionKeys(session=bytes(32), previous={})
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Where the device is to go next, with its edge's preparation until ``until_ms`` (wall time), then without."""
+
+    target: NodeName
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """A device's attachment as the device knows it."""
+
+    device: NodeName
+    state: DeviceState = DeviceState.DETACHED
+    incarnation: int = 0
+    epoch: int = 0
+    edge: NodeName | None = None
+    visits: tuple[Visit, ...] = ()
+    nonce: bytes = b""
+    handover: HandoverId | None = None
+    mode: str | None = None
+    wish: Wish | None = None
+    keys: SessionKeys = NO_KEYS
+    since_ms: int = 0
+
+    def token(self, nonce: bytes) -> AttachToken:
+        """Return the token of the present attach, to be signed; ``nonce`` is the target's challenge."""
+        if self.edge is None:
+            raise HandoverError(f"{self.device} has no edge to attach to")
+        return AttachToken(
+            device=self.device,
+            incarnation=self.incarnation,
+            epoch=self.epoch,
+            edge=self.edge,
+            nonce=nonce,
+            previous=list(self.visits),
+            handover=self.handover,
+        )
+
+
+def move(
+    here: Whereabouts,
+    target: NodeName,
+    session_key: bytes,
+    now_ms: int,
+    *,
+    nonce: bytes = b"",
+    handover: HandoverId | None = None,
+) -> Whereabouts:
+    """Begin to attach to ``target`` under the next epoch; ``session_key`` (32 bytes) is new.
+
+    Raises HandoverError after too many edges that never confirmed, EventUnexpected.
+    """
+    state = device_next(here.state, DeviceEvent.MOVE)
+    visits: dict[NodeName, Visit] = {}
+    keys: dict[NodeName, bytes] = {}
+    if here.state is DeviceState.ATTACHING:
+        visits = {visit.edge: visit for visit in here.visits}
+        keys = dict(here.keys.previous)
+    if here.edge is not None:
+        visits[here.edge] = Visit(edge=here.edge, incarnation=here.incarnation, epoch=here.epoch)
+        keys[here.edge] = here.keys.session
+    if len(visits) > limits.PREVIOUS_MAX:
+        raise HandoverError(f"{len(visits)} edges in a row did not confirm; go back to one of them")
+    return replace(
+        here,
+        state=state,
+        epoch=here.epoch + 1,
+        edge=target,
+        visits=tuple(visits.values()),
+        nonce=nonce,
+        handover=handover,
+        mode=None,
+        wish=None,
+        keys=SessionKeys(session=session_key, previous=keys),
+        since_ms=now_ms,
+    )
+
+
+def confirm(here: Whereabouts, mode: str, now_ms: int) -> Whereabouts:
+    """The edge confirmed the present attach."""
+    state = device_next(here.state, DeviceEvent.CONFIRM)
+    return replace(here, state=state, mode=mode, since_ms=now_ms if state is not here.state else here.since_ms)
+
+
+def load(tx: Connection, vault: Vault, device: NodeName) -> Whereabouts:
+    """Return the device's own attachment; a new device is detached."""
+    row = attachments.get(tx, device)
+    if row is None:
+        return Whereabouts(device)
+    wish = row.detail["wish"]
+    return Whereabouts(
+        device=device,
+        state=DeviceState(row.state),
+        incarnation=row.incarnation,
+        epoch=row.epoch,
+        edge=NodeName(row.edge) if row.edge else None,
+        visits=tuple(Visit.model_validate(visit) for visit in row.detail["visits"]),
+        nonce=bytes.fromhex(row.nonce or ""),
+        handover=HandoverId(row.handover) if row.handover else None,
+        mode=row.mode,
+        wish=Wish(NodeName(wish[0]), wish[1]) if wish else None,
+        keys=decode_part(SessionKeys, vault.unwrap(row.session_key, _LABEL)) if row.session_key else NO_KEYS,
+        since_ms=row.since_ms,
+    )
+
+
+def save(tx: Connection, vault: Vault, here: Whereabouts, now_ms: int) -> None:
+    """Store the device's own attachment."""
+    wish = None if here.wish is None else [here.wish.target, here.wish.until_ms]
+    attachments.put(
+        tx,
+        Attachment(
+            device=here.device,
+            state=here.state,
+            incarnation=here.incarnation,
+            epoch=here.epoch,
+            edge=here.edge,
+            handover=here.handover,
+            nonce=here.nonce.hex() or None,
+            mode=here.mode,
+            session_key=vault.wrap(cbor.dumps(here.keys.model_dump()), _LABEL),
+            detail={"visits": [visit.model_dump() for visit in here.visits], "wish": wish},
+            since_ms=here.since_ms,
+            updated_ms=now_ms,
+        ),
+    )
+
+
+_LABEL = "session"

@@ -1,0 +1,392 @@
+"""The device: captures rows, gives them to the edge that serves it, and says by itself which edge that is.
+
+It sends only what may leave it, keeps everything it captured, and sends again from its database what the present
+edge lacks and what is not yet safe. Moving, it makes the next epoch durable, then signs it; its links follow its
+whereabouts.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from datasync.domain.clock import HybridTime
+from datasync.domain.errors import CollectionUnknown, HandoverError, NotAttached, PolicyMissing
+from datasync.domain.ids import HandoverId, NodeName, StreamId
+from datasync.domain.ranges import RangeSet
+from datasync.domain.tiers import Place, Tier
+from datasync.handover import whereabouts
+from datasync.handover.states import DeviceState
+from datasync.handover.whereabouts import Whereabouts, Wish
+from datasync.nodes.node import ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
+from datasync.nodes.recording import Gathered, Gathering
+from datasync.protocol import cbor, envelope, topics
+from datasync.protocol.messages import (
+    Ack,
+    Attach,
+    Attached,
+    AttachToken,
+    Beacon,
+    ConsentAck,
+    ConsentChange,
+    ConsentStatement,
+    Hint,
+    PolicyBundle,
+    Ready,
+    Refused,
+    Rejected,
+    StreamNote,
+    Upload,
+    decode_part,
+)
+from datasync.security.identity import Role
+from datasync.security.trust import Peer
+from datasync.store import consents, handovers, segments, streams
+from datasync.store.handovers import Handover
+from datasync.store.segments import State, StoredSegment
+from datasync.store.streams import Stream
+from datasync.sync.capture import Captor, Meta
+from datasync.sync.sender import Sender
+
+PREPARATION_MS = 10_000
+"""How long a planned move waits for the present edge before the device goes without its help."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """What makes a device node: the edge to attach to first, when rows are flushed, and the device's constants."""
+
+    home: NodeName
+    flush_rows: int
+    flush_ms: int
+    meta: Meta
+
+
+class DeviceNode(Node):
+    """One device."""
+
+    place: ClassVar[Place] = Place.DEVICE
+
+    def __init__(self, kit: Kit, settings: DeviceSettings) -> None:
+        super().__init__(kit)
+        self._settings = settings
+        self._gathering = Gathering(settings.flush_rows, settings.flush_ms)
+        self._sender = Sender(kit.window_bytes, kit.retry_ms)
+        self._here = Whereabouts(self.name)
+        self._up: set[str] = set()
+        self._beacons: dict[NodeName, tuple[Peer, bytes]] = {}
+        self._attach_due_ms = self._hint_due_ms = self._consent_due_ms = 0
+        identity = kit.identity
+        self._captor = Captor(
+            self.name, self.place, kit.vault, identity.stream_key, identity.pseudonym_key, settings.meta
+        )
+        self.on(Beacon, self._on_beacon, Role.EDGE)
+        self.on(Ready, self._on_ready, Role.EDGE)
+        self.on(Refused, self._on_refused, Role.EDGE)
+        self.on(Attached, self._on_attached, Role.EDGE)
+        self.on(Ack, self._on_ack, Role.EDGE)
+        self.on(ConsentAck, self._on_consent_ack, Role.EDGE)
+        self.on(Rejected, self._on_rejected, Role.EDGE)
+        self.on(PolicyBundle, self._on_policy, Role.CLOUD)
+
+    @property
+    def subscriptions(self) -> Mapping[str, tuple[str, ...]]:
+        """The same on every edge's broker."""
+        return {"": (topics.device_down(self.name), topics.BEACONS, topics.POLICY)}
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Where the device is."""
+        return self._here
+
+    def begin(self, turn: Turn) -> None:
+        """Take up the attachment; a device that never had one goes to its home edge."""
+        self._here = whereabouts.load(turn.tx, self.kit.vault, self.name)
+        if self._here.state is DeviceState.DETACHED:
+            self._move(turn, self._settings.home)
+
+    def command(self, turn: Turn, command: Input) -> None:
+        """Record rows, move, change a consent; or note that a link came or went."""
+        match command:
+            case Record(ticket, collection, batch):
+                if self.policy is None:
+                    raise PolicyMissing("there is no policy yet that says what may be recorded")
+                if collection not in self.policy.collections:
+                    raise CollectionUnknown(f"the policy has no collection {collection!r}")
+                self._gathering.add(collection, batch, ticket, turn.now)
+            case Move(ticket, target, planned):
+                self._wish(turn, target, planned)
+                turn.effects.answers[ticket] = None
+            case ConsentInput(ticket, purpose, given):
+                self._consent(turn, purpose, given)
+                turn.effects.answers[ticket] = None
+            case LinkChange(link, up):
+                (self._up.add if up else self._up.discard)(link)
+                self._attach_due_ms = turn.now.steady_ms
+            case _:
+                raise HandoverError(f"a device takes no {type(command).__name__}")
+
+    def duties(self, turn: Turn) -> None:
+        """Make durable what is ready, then attach, or send."""
+        for gathered in self._gathering.take(turn.now):
+            self._capture(turn, gathered)
+        turn.effects.wake(self._gathering.deadline_ms)
+        if self._here.edge is not None:
+            turn.effects.links = frozenset([self._here.edge])
+        if self._here.edge not in self._up:
+            return
+        match self._here.state:
+            case DeviceState.ATTACHING:
+                self._attach(turn)
+            case DeviceState.ATTACHED:
+                self._upload(turn)
+                self._send_consents(turn)
+                self._seek_preparation(turn)
+
+    # --- capture and upload
+
+    def _capture(self, turn: Turn, gathered: Gathered) -> None:
+        assert self.policy is not None
+        for batch in gathered.batches:
+            stamp = self.stamp(turn.now)
+            self._captor.capture(turn.tx, self.policy, gathered.collection, batch, stamp, turn.now)
+            turn.count("captured", gathered.collection, batch.num_rows)
+        turn.effects.answers.update(dict.fromkeys(gathered.tickets))
+
+    def _upload(self, turn: Turn) -> None:
+        edge = self._edge()
+        if edge is None:
+            return
+        for message in self._sender.due(turn.tx, turn.now):
+            upload = Upload(
+                incarnation=self._here.incarnation, epoch=self._here.epoch, segments=self._signed(turn, message)
+            )
+            self.send_sealed(turn, edge.name, topics.device_segments(self.name), edge, upload)
+        turn.effects.wake(self._sender.deadline_ms)
+
+    def _signed(self, turn: Turn, stored: Iterable[StoredSegment]) -> list[bytes]:
+        stored = list(stored)
+        bodies = segments.bodies(turn.tx, [each.id for each in stored])
+        vault = self.kit.vault
+        return [vault.decrypt(each.stream, each.key_id, each.seq_first, bodies[each.id]) for each in stored]
+
+    def _on_ack(self, turn: Turn, peer: Peer, ack: Ack) -> None:
+        self._from_present(peer, ack.incarnation, ack.epoch)
+        self._sender.acknowledge(ack.durable)
+        known = streams.get(turn.tx, {*ack.durable, *ack.safe})
+        for stream, ranges in ack.durable.items():
+            if stream in known:
+                self._settle(turn, known[stream], ranges, arrived_state(known[stream]))
+        for stream, ranges in ack.safe.items():
+            if stream in known:
+                self._settle(turn, known[stream], ranges, State.SAFE)
+
+    def _settle(self, turn: Turn, stream: Stream, ranges: RangeSet, state: State) -> None:
+        before = [State.WAITING] if state is State.DURABLE else [State.WAITING, State.DURABLE]
+        segments.mark(turn.tx, stream.stream, ranges, state, from_states=before)
+        if state is State.SAFE:
+            current = streams.get(turn.tx, [stream.stream])[stream.stream]
+            streams.put_safe(turn.tx, {stream.stream: current.safe | ranges})
+
+    # --- attaching and moving
+
+    def _wish(self, turn: Turn, target: NodeName, planned: bool) -> None:
+        if target == self._here.edge:
+            raise HandoverError(f"{self.name} is at {target} already")
+        if planned and self._here.state is DeviceState.ATTACHED:
+            self._keep(turn, replace(self._here, wish=Wish(target, turn.now.wall_ms + PREPARATION_MS)))
+            self._hint_due_ms = turn.now.steady_ms
+        else:
+            self._move(turn, target)
+
+    def _seek_preparation(self, turn: Turn) -> None:
+        wish = self._here.wish
+        if wish is None or self._here.edge is None:
+            return
+        if turn.now.wall_ms >= wish.until_ms:
+            self._move(turn, wish.target)
+            turn.effects.wake(turn.now.steady_ms)
+            return
+        if turn.now.steady_ms >= self._hint_due_ms:
+            self._hint_due_ms = turn.now.steady_ms + self.kit.retry_ms
+            hint = Hint(epoch=self._here.epoch, candidates=[wish.target])
+            self.send(turn, self._here.edge, topics.device_up(self.name), hint)
+        turn.effects.wake(min(self._hint_due_ms, turn.now.steady_ms + wish.until_ms - turn.now.wall_ms))
+
+    def _move(self, turn: Turn, target: NodeName, nonce: bytes = b"", handover: HandoverId | None = None) -> None:
+        moved = whereabouts.move(
+            self._here, target, self.kit.entropy(32), turn.now.wall_ms, nonce=nonce, handover=handover
+        )
+        handovers.put(turn.tx, self._journey(moved, turn.now.wall_ms, planned=handover is not None))
+        self._keep(turn, moved)
+        self._sender.restart()
+        self._attach_due_ms = turn.now.steady_ms
+
+    def _keep(self, turn: Turn, here: Whereabouts) -> None:
+        whereabouts.save(turn.tx, self.kit.vault, here, turn.now.wall_ms)
+        self._here = here
+
+    def _attach(self, turn: Turn) -> None:
+        edge = self._edge()
+        if edge is None or turn.now.steady_ms < self._attach_due_ms:
+            turn.effects.wake(self._attach_due_ms if edge else None)
+            return
+        nonce = self._here.nonce or self._beacons[edge.name][1]
+        token = self._here.token(nonce)
+        session_context = f"datasync/session/{self.name}/{token.incarnation}/{token.epoch}"
+        attach = Attach(
+            incarnation=token.incarnation,
+            epoch=token.epoch,
+            token=envelope.sign(self.kit.identity, AttachToken.CONTEXT, cbor.dumps(token.model_dump())),
+            session=self.seal(edge, session_context, cbor.dumps(self._here.keys.model_dump())),
+            streams=self._stream_notes(turn),
+        )
+        self.send(turn, edge.name, topics.device_up(self.name), attach)
+        self._attach_due_ms = turn.now.steady_ms + self.kit.retry_ms
+        turn.effects.wake(self._attach_due_ms)
+
+    def _stream_notes(self, turn: Turn) -> list[StreamNote]:
+        return [
+            StreamNote(public_key=each.public_key, collection=each.collection, tier=int(each.tier))
+            for each in streams.of_device(turn.tx, self.name)
+            if each.tier <= Place.EDGE.highest_tier
+        ]
+
+    def _on_beacon(self, turn: Turn, peer: Peer, beacon: Beacon) -> None:
+        self._beacons[peer.name] = (peer, beacon.nonce)
+        self._attach_due_ms = turn.now.steady_ms
+
+    def _on_ready(self, turn: Turn, peer: Peer, ready: Ready) -> None:
+        wish = self._here.wish
+        if self._here.state is not DeviceState.ATTACHED or peer.name != self._here.edge or wish is None:
+            raise NotAttached(f"{self.name} asked {peer.name} for no handover")
+        if ready.target != wish.target:
+            raise HandoverError(f"{self.name} wishes to go to {wish.target}, not {ready.target}")
+        target = self.kit.trust.verify(ready.certificate, turn.now)
+        if target.name != ready.target or target.role is not Role.EDGE:
+            raise HandoverError(f"the certificate of {ready.target} is that of {target.role} {target.name}")
+        self._beacons[target.name] = (target, ready.nonce)
+        self._move(turn, ready.target, ready.nonce, HandoverId(ready.handover))
+
+    def _on_refused(self, turn: Turn, peer: Peer, refused: Refused) -> None:
+        wish = self._here.wish
+        if wish is not None and peer.name == self._here.edge:
+            turn.count("handover", "refused")
+            self._move(turn, wish.target)
+
+    def _on_attached(self, turn: Turn, peer: Peer, attached: Attached) -> None:
+        self._from_present(peer, attached.incarnation, attached.epoch)
+        arrived = self._here.state is DeviceState.ATTACHING
+        if not arrived and attached.mode == self._here.mode:
+            return
+        self._keep(turn, whereabouts.confirm(self._here, attached.mode, turn.now.wall_ms))
+        self._end_journey(turn, attached)
+        for stream in streams.of_device(turn.tx, self.name):
+            if stream.tier <= Place.EDGE.highest_tier:
+                self._resume(turn, stream, attached)
+        if arrived:
+            self._sender.restart()
+
+    def _resume(self, turn: Turn, stream: Stream, attached: Attached) -> None:
+        """Set what the edge lacks to waiting, and what it has to durable or safe."""
+        ids: StreamId = stream.stream
+        safe = stream.safe | attached.safe.get(ids, RangeSet())
+        unsafe = stream.have - safe
+        there = attached.has.get(ids, RangeSet()) & unsafe
+        segments.mark(turn.tx, ids, safe - stream.safe, State.SAFE, from_states=[State.WAITING, State.DURABLE])
+        segments.mark(turn.tx, ids, unsafe - there, State.WAITING, from_states=[State.DURABLE])
+        streams.put_safe(turn.tx, {ids: safe})
+        self._settle(turn, stream, there, arrived_state(stream))
+
+    def _on_rejected(self, turn: Turn, peer: Peer, rejected: Rejected) -> None:
+        self._from_present(peer, rejected.incarnation, rejected.epoch)
+        turn.count("rejected", rejected.code)
+        match rejected.of, rejected.code:
+            case "attach", "NONCE_STALE":
+                self._keep(turn, replace(self._here, nonce=b"", handover=None))
+            case ("attach", "EPOCH_STALE") | ("upload" | "hint", "EPOCH_STALE" | "NOT_ATTACHED"):
+                self._move(turn, peer.name)
+
+    def _from_present(self, peer: Peer, incarnation: int, epoch: int) -> None:
+        here = self._here
+        if (peer.name, incarnation, epoch) != (here.edge, here.incarnation, here.epoch):
+            raise NotAttached(f"{self.name} is not at {peer.name} under epoch {epoch}")
+
+    def _edge(self) -> Peer | None:
+        known = self._beacons.get(self._here.edge) if self._here.edge else None
+        return None if known is None else known[0]
+
+    # --- what the journeys took
+
+    def _journey(self, moved: Whereabouts, now_ms: int, *, planned: bool) -> Handover:
+        origin = self._here.edge if self._here.state is DeviceState.ATTACHED else None
+        return Handover(
+            handover=f"{moved.incarnation:016x}{moved.epoch:016x}",
+            device=self.name,
+            role="device",
+            peer=moved.edge,
+            phase="attaching",
+            incarnation=moved.incarnation,
+            epoch=moved.epoch,
+            planned=planned,
+            started_ms=now_ms,
+            frozen_ms=now_ms,
+            detail={"from": origin},
+        )
+
+    def _end_journey(self, turn: Turn, attached: Attached) -> None:
+        journey = handovers.get(turn.tx, f"{attached.incarnation:016x}{attached.epoch:016x}")
+        if journey is None:
+            return
+        active_ms = journey.active_ms or turn.now.wall_ms
+        finished_ms = turn.now.wall_ms if attached.mode == "full" else None
+        handovers.put(turn.tx, replace(journey, phase=attached.mode, active_ms=active_ms, finished_ms=finished_ms))
+
+    # --- consent and policy
+
+    def _consent(self, turn: Turn, purpose: str, given: bool) -> None:
+        stamp = self.stamp(turn.now)
+        for stream in streams.of_device(turn.tx, self.name):
+            key = self.kit.identity.stream_key(stream.collection, stream.tier, stream.generation)
+            unsigned = ConsentStatement(
+                public_key=stream.public_key, purpose=purpose, given=given, stamp=stamp.pack(), signature=bytes(64)
+            )
+            statement = unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes())})
+            state = State.LOCAL if stream.tier is Tier.USER_PRIVATE else State.WAITING
+            consents.put(turn.tx, stored_consent(stream.stream, statement, state))
+        self._consent_due_ms = turn.now.steady_ms
+
+    def _send_consents(self, turn: Turn) -> None:
+        waiting = consents.waiting(turn.tx, limit=256)
+        if not waiting or self._here.edge is None:
+            return
+        if turn.now.steady_ms >= self._consent_due_ms:
+            self._consent_due_ms = turn.now.steady_ms + self.kit.retry_ms
+            change = ConsentChange(
+                incarnation=self._here.incarnation,
+                epoch=self._here.epoch,
+                statements=[decode_part(ConsentStatement, each.statement) for each in waiting],
+            )
+            self.send(turn, self._here.edge, topics.device_up(self.name), change)
+        turn.effects.wake(self._consent_due_ms)
+
+    def _on_consent_ack(self, turn: Turn, peer: Peer, ack: ConsentAck) -> None:
+        keys = {(each.stream, each.purpose, each.stamp) for each in ack.consents}
+        waiting = consents.waiting(turn.tx, limit=1024)
+        done = [each for each in waiting if (each.stream, each.purpose, each.stamp.pack()) in keys]
+        consents.mark(turn.tx, done, State.SAFE)
+
+    def _on_policy(self, turn: Turn, peer: Peer, bundle: PolicyBundle) -> None:
+        if self.is_news(bundle):
+            self.adopt_policy(turn, bundle.source, turn.arrival.payload)
+
+
+def arrived_state(stream: Stream) -> State:
+    """The state of a segment that the edge has durably: public ones are safe only when the cloud has them too."""
+    return State.DURABLE if stream.tier is Tier.PUBLIC else State.SAFE
+
+
+def stored_consent(stream: StreamId, statement: ConsentStatement, state: State) -> consents.Consent:
+    """Return a statement as the store keeps it."""
+    stamp = HybridTime.unpack(statement.stamp)
+    signed = cbor.dumps(statement.model_dump())
+    return consents.Consent(stream, statement.purpose, statement.given, stamp, signed, state)

@@ -1,0 +1,347 @@
+"""A node: a function of its database.
+
+``handle(tx, inputs, now)`` reads and writes in one transaction and returns what to do after its commit. Everything
+that must survive is in the database; what an object remembers besides is soft and only saves work: a node that is
+built anew goes on where the database says. No clock, socket, thread or randomness is in here, so that the simulator
+runs the very classes that run as processes.
+
+An input that is refused changes nothing: handlers check before they write. What went wrong has a stable code,
+which is counted, noted once for each sender and interval, and told to the sender where that helps it.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from sqlalchemy import Connection
+
+from datasync.domain import limits
+from datasync.domain.clock import HybridTime, Instant
+from datasync.domain.errors import DatasyncError, MessageError, SignerForeign
+from datasync.domain.ids import NodeName
+from datasync.domain.tiers import Place
+from datasync.policy.compiled import Policy
+from datasync.policy.loading import load as load_policy
+from datasync.protocol import envelope, topics
+from datasync.protocol.envelope import Opener, Sealer
+from datasync.protocol.messages import AnyMessage, Forward, Message, PolicyBundle, Rejected, Upload, decode
+from datasync.protocol.topics import Address
+from datasync.security.identity import Identity, Role
+from datasync.security.trust import Peer, Trust
+from datasync.security.vault import Vault
+from datasync.store import policies, registers
+
+NOTE_INTERVAL_MS = 10_000
+NOTED_MAX = 4_096
+SEALED_MARK = b"\xd0"
+"""The first byte of a COSE_Encrypt0 (CBOR tag 16); a plain message is a CBOR map and never begins so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message that a link delivered."""
+
+    link: str
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """A link came up, with its subscriptions in force, or went down."""
+
+    link: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Rows for a collection, of its input schema; ``ticket`` is answered when they are durable."""
+
+    ticket: int
+    collection: str
+    batch: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Go to another edge: with the present edge's preparation, or at once."""
+
+    ticket: int
+    target: NodeName
+    planned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentInput:
+    """The device's subject allows, or no longer allows, a purpose."""
+
+    ticket: int
+    purpose: str
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Make a policy the active one and pass it on; the answer is the policy."""
+
+    ticket: int
+    source: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartHandover:
+    """An administrator wants a device moved to another edge."""
+
+    ticket: int
+    device: NodeName
+    target: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An administrator's change, made in the node's own transaction; the answer is what it returns."""
+
+    ticket: int
+    make: Callable[[Connection], Any]
+
+
+Input = Arrival | LinkChange | Record | Move | ConsentInput | Activate | StartHandover | Change
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish after the commit."""
+
+    link: str
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+@dataclass(slots=True)
+class Effects:
+    """What to do after the commit: publish, answer tickets, keep links, count, note, and come again at ``wake_ms``."""
+
+    send: list[Outgoing] = field(default_factory=list)
+    answers: dict[int, Any] = field(default_factory=dict)
+    links: frozenset[str] | None = None
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    wake_ms: int | None = None
+
+    def wake(self, steady_ms: int | None) -> None:
+        """Ask to be called again by this steady time; None asks for nothing."""
+        if steady_ms is not None:
+            self.wake_ms = steady_ms if self.wake_ms is None else min(self.wake_ms, steady_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What every node is given: who it is, whom it trusts, where its keys are, and where randomness comes from."""
+
+    identity: Identity
+    trust: Trust
+    vault: Vault
+    entropy: Callable[[int], bytes]
+    window_bytes: int = limits.WINDOW_BYTES
+    retry_ms: int = limits.RETRY_MS
+
+
+@dataclass(slots=True)
+class Turn:
+    """One call of a node: its transaction, its moment, its effects, and the message being handled."""
+
+    tx: Connection
+    now: Instant
+    effects: Effects = field(default_factory=Effects)
+    arrival: Arrival = Arrival("", "", b"")
+
+    def count(self, kind: str, what: str, number: int = 1) -> None:
+        """Add to a counter of the metrics."""
+        self.effects.counts[kind, what] += number
+
+
+Handler = Callable[[Turn, Peer, Any], None]
+
+
+class Node(ABC):
+    """What device, edge and cloud have in common."""
+
+    place: ClassVar[Place]
+    told: ClassVar[frozenset[type[Message]]] = frozenset()
+    """Messages of devices whose refusal the device is told."""
+
+    def __init__(self, kit: Kit) -> None:
+        self.kit = kit
+        self.name = kit.identity.name
+        self.policy: Policy | None = None
+        self._sealer = Sealer(kit.identity, kit.entropy)
+        self.opener = Opener(kit.identity)
+        self._clock = HybridTime(0, 0)
+        self._stamped = False
+        self._noted: dict[tuple[str, str], int] = {}
+        self._handlers: dict[type[Message], tuple[frozenset[Role], Handler]] = {}
+
+    def start(self, tx: Connection, now: Instant) -> Effects:
+        """Take up what the database says; called once, before anything is handled."""
+        turn = Turn(tx, now)
+        self._clock = HybridTime.unpack(registers.get(tx, "clock", 0))
+        if (stored := policies.active(tx)) is not None:
+            self.policy = load_policy(stored.source, name=f"revision {stored.revision}")
+        self.begin(turn)
+        return self._finish(turn)
+
+    def handle(self, tx: Connection, inputs: Sequence[Input], now: Instant) -> Effects:
+        """Take in what arrived, then do what is due."""
+        turn = Turn(tx, now)
+        for each in inputs:
+            try:
+                self._take(turn, each)
+            except DatasyncError as error:
+                self._refuse(turn, each, error)
+        return self._finish(turn)
+
+    @property
+    @abstractmethod
+    def subscriptions(self) -> Mapping[str, tuple[str, ...]]:
+        """The topic filters for each link; on a device, for every link alike under the empty name."""
+
+    @abstractmethod
+    def begin(self, turn: Turn) -> None:
+        """Take up soft state from the database and greet."""
+
+    @abstractmethod
+    def command(self, turn: Turn, command: Input) -> None:
+        """Take an input that is no message. Raises DatasyncError."""
+
+    @abstractmethod
+    def duties(self, turn: Turn) -> None:
+        """Send what is due and ask to be woken for what is not yet."""
+
+    def raw(self, turn: Turn, address: Address) -> None:
+        """Take a payload that is no envelope, as plain MQTT devices send. Raises DatasyncError."""
+        raise MessageError(f"a {self.place} takes no {address.kind} messages, as {turn.arrival.topic} is")
+
+    def stamp(self, now: Instant) -> HybridTime:
+        """Return the next reading of the node's hybrid clock."""
+        self._clock = self._clock.tick(now)
+        self._stamped = True
+        return self._clock
+
+    def on(self, message: type[Message], handler: Handler, *roles: Role) -> None:
+        """Let ``handler`` take messages of this kind from nodes of these roles."""
+        self._handlers[message] = (frozenset(roles), handler)
+
+    def send(self, turn: Turn, link: str, topic: str, message: Message, *, retain: bool = False) -> None:
+        """Sign a message and publish it after the commit."""
+        payload = envelope.sign(self.kit.identity, topic, message.encode())
+        turn.effects.send.append(Outgoing(link, topic, payload, retain))
+
+    def send_sealed(self, turn: Turn, link: str, topic: str, peer: Peer, message: Message) -> None:
+        """Seal a message to ``peer``, sign it and publish it after the commit."""
+        sealed = self.seal(peer, topic, message.encode())
+        turn.effects.send.append(Outgoing(link, topic, envelope.sign(self.kit.identity, topic, sealed)))
+
+    def seal(self, peer: Peer, context: str, plaintext: bytes) -> bytes:
+        """Seal bytes to ``peer`` for a context."""
+        return self._sealer.seal(peer, context, plaintext)
+
+    def adopt_policy(self, turn: Turn, source: bytes, bundle: bytes) -> Policy:
+        """Check a policy of a newer revision, make it the active one and return it. Raises PolicyError."""
+        after = None if self.policy is None else self.policy.revision
+        policy = load_policy(source, name="policy", after_revision=after)
+        policies.add(
+            turn.tx,
+            policies.StoredPolicy(
+                revision=policy.revision,
+                digest=policy.digest,
+                source=source,
+                bundle=bundle,
+                received_ms=turn.now.wall_ms,
+            ),
+        )
+        policies.activate(turn.tx, policy.revision)
+        self.policy = policy
+        return policy
+
+    def is_news(self, bundle: PolicyBundle) -> bool:
+        """Whether a bundle is another policy than the active one (a retained bundle comes with every connection)."""
+        return self.policy is None or (bundle.revision, bundle.digest) != (self.policy.revision, self.policy.digest)
+
+    def note(self, turn: Turn, sender: str, error: DatasyncError) -> None:
+        """Count an error, and note it for the log once for each sender, code and interval."""
+        turn.count("refused", error.code)
+        key, steady_ms = (sender, error.code), turn.now.steady_ms
+        if steady_ms - self._noted.get(key, steady_ms - NOTE_INTERVAL_MS) < NOTE_INTERVAL_MS:
+            return
+        if len(self._noted) >= NOTED_MAX:
+            self._noted.clear()
+        self._noted[key] = steady_ms
+        turn.effects.notes.append(f"{sender}: {error}")
+
+    def _take(self, turn: Turn, each: Input) -> None:
+        match each:
+            case Arrival():
+                turn.arrival = each
+                self._receive(turn)
+            case Change():
+                turn.effects.answers[each.ticket] = each.make(turn.tx)
+            case _:
+                self.command(turn, each)
+
+    def _receive(self, turn: Turn) -> None:
+        address = topics.parse(turn.arrival.topic)
+        if address.kind == "json":
+            self.raw(turn, address)
+            return
+        peer, message = self._open(turn, address)
+        turn.count("received", message.t)
+        roles, handler = self._handlers.get(type(message), (frozenset(), None))
+        if handler is None or peer.role not in roles:
+            raise SignerForeign(f"a {self.place} takes no {message.t} from {peer.role} {peer.name}")
+        try:
+            handler(turn, peer, message)
+        except DatasyncError as error:
+            if type(message) in self.told:
+                self._tell_refusal(turn, peer, message, error)
+            raise
+
+    def _open(self, turn: Turn, address: Address) -> tuple[Peer, AnyMessage]:
+        arrival = turn.arrival
+        bulky = address.kind in ("seg", "edge", "cloud")
+        bytes_max = limits.MESSAGE_BYTES_MAX if bulky else 2 * limits.CONTROL_BYTES_MAX
+        opened = envelope.verify(arrival.payload, arrival.topic, self.kit.trust, turn.now, bytes_max=bytes_max)
+        if not topics.may_publish(opened.peer.name, address):
+            raise SignerForeign(f"{opened.peer.name} may not speak on {arrival.topic}")
+        sealed = opened.body[:1] == SEALED_MARK
+        body = self.opener.open(opened.body, arrival.topic, opened.peer) if sealed else opened.body
+        message = decode(body)
+        if isinstance(message, Upload | Forward) and not sealed:
+            raise MessageError(f"a {message.t} must be sealed to its receiver")
+        return opened.peer, message
+
+    def _tell_refusal(self, turn: Turn, peer: Peer, message: AnyMessage, error: DatasyncError) -> None:
+        order = {name: getattr(message, name, 0) for name in ("incarnation", "epoch")}
+        told = Rejected(of=message.t, code=error.code, detail=error.detail[:1024], **order)
+        self.send(turn, turn.arrival.link, topics.device_down(peer.name), told)
+
+    def _finish(self, turn: Turn) -> Effects:
+        self.duties(turn)
+        if self._stamped:
+            registers.put(turn.tx, "clock", self._clock.pack())
+            self._stamped = False
+        return turn.effects
+
+    def _refuse(self, turn: Turn, each: Input, error: DatasyncError) -> None:
+        match each:
+            case Arrival():
+                self.note(turn, each.topic, error)
+            case LinkChange():
+                raise error
+            case _:
+                turn.count("refused", error.code)
+                turn.effects.answers[each.ticket] = error
