@@ -8,6 +8,7 @@ in a private extension. Everything a reader does not expect is refused. Errors h
 
 import datetime
 import enum
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 from datasync.domain.clock import Instant
@@ -30,8 +32,10 @@ BACKDATED_MS = 300_000
 """How long before its issue a certificate becomes valid, for nodes whose clocks are behind."""
 
 _OCTET_STRING_32 = b"\x04\x20"
+_BIT_STRING_512 = b"\x03\x41\x00"
 _URN = "urn:datasync:"
 _PARSER_ERRORS = (
+    CryptographyDeprecationWarning,
     ValueError,
     TypeError,
     x509.InvalidVersion,
@@ -125,9 +129,13 @@ def parse(der: bytes) -> x509.Certificate:
     if len(der) > CERTIFICATE_BYTES_MAX:
         raise ValueError(f"the certificate has {len(der)} bytes, more than {CERTIFICATE_BYTES_MAX}")
     try:
-        certificate = x509.load_der_x509_certificate(der)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CryptographyDeprecationWarning)  # what is only warned about is refused here
+            certificate = x509.load_der_x509_certificate(der)
         if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ED25519:
             raise ValueError("the certificate is not signed with Ed25519")
+        if not der.endswith(_BIT_STRING_512 + certificate.signature):
+            raise ValueError("the certificate's signature is not the whole of its last 64 bytes")  # the parser is laxer
         return certificate
     except _PARSER_ERRORS as error:
         raise ValueError(f"the certificate cannot be read: {error}") from error

@@ -126,8 +126,10 @@ class Trust:
     @classmethod
     def load(cls, source: Path | Iterable[Path]) -> Self:
         """Return the trust in a folder's ``*.pem`` files, or in the files given. Raises ConfigError, also for none."""
-        paths = [source] if isinstance(source, Path) and source.is_file() else source
-        paths = sorted(paths.glob("*.pem")) if isinstance(paths, Path) else list(paths)
+        if isinstance(source, Path):
+            paths = sorted(source.glob("*.pem")) if source.is_dir() else [source]
+        else:
+            paths = list(source)
         if not paths:
             raise ConfigError(
                 "there is no operator's certificate", where=str(source), fix="copy each operator's authority.pem there"
