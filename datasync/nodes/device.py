@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from datasync.domain.clock import HybridTime
 from datasync.domain.errors import CollectionUnknown, HandoverError, NotAttached, PolicyMissing
 from datasync.domain.ids import HandoverId, NodeName, StreamId
 from datasync.domain.ranges import RangeSet
@@ -17,6 +16,7 @@ from datasync.domain.tiers import Place, Tier
 from datasync.handover import whereabouts
 from datasync.handover.states import DeviceState
 from datasync.handover.whereabouts import Whereabouts, Wish
+from datasync.nodes.consenting import as_stored
 from datasync.nodes.node import ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
 from datasync.protocol import cbor, envelope, topics
@@ -285,6 +285,8 @@ class DeviceNode(Node):
                 self._resume(turn, stream, attached)
         if arrived:
             self._sender.restart()
+        else:
+            self._sender.look_again()
 
     def _resume(self, turn: Turn, stream: Stream, attached: Attached) -> None:
         """Set what the edge lacks to waiting, and what it has to durable or safe."""
@@ -352,7 +354,7 @@ class DeviceNode(Node):
             )
             statement = unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes())})
             state = State.LOCAL if stream.tier is Tier.USER_PRIVATE else State.WAITING
-            consents.put(turn.tx, stored_consent(stream.stream, statement, state))
+            consents.put(turn.tx, as_stored(stream.stream, statement, state))
         self._consent_due_ms = turn.now.steady_ms
 
     def _send_consents(self, turn: Turn) -> None:
@@ -383,10 +385,3 @@ class DeviceNode(Node):
 def arrived_state(stream: Stream) -> State:
     """The state of a segment that the edge has durably: public ones are safe only when the cloud has them too."""
     return State.DURABLE if stream.tier is Tier.PUBLIC else State.SAFE
-
-
-def stored_consent(stream: StreamId, statement: ConsentStatement, state: State) -> consents.Consent:
-    """Return a statement as the store keeps it."""
-    stamp = HybridTime.unpack(statement.stamp)
-    signed = cbor.dumps(statement.model_dump())
-    return consents.Consent(stream, statement.purpose, statement.given, stamp, signed, state)

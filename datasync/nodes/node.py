@@ -250,10 +250,14 @@ class Node(ABC):
         """Seal bytes to ``peer`` for a context."""
         return self._sealer.seal(peer, context, plaintext)
 
+    def check_policy(self, source: bytes) -> Policy:
+        """Load a policy that could become the active one. Raises PolicyError."""
+        after = None if self.policy is None else self.policy.revision
+        return load_policy(source, name="policy", after_revision=after)
+
     def adopt_policy(self, turn: Turn, source: bytes, bundle: bytes) -> Policy:
         """Check a policy of a newer revision, make it the active one and return it. Raises PolicyError."""
-        after = None if self.policy is None else self.policy.revision
-        policy = load_policy(source, name="policy", after_revision=after)
+        policy = self.check_policy(source)
         policies.add(
             turn.tx,
             policies.StoredPolicy(

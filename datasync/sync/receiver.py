@@ -26,12 +26,13 @@ from datasync.sync.capture import seal
 
 @dataclass(slots=True)
 class Receipt:
-    """What one message's segments came to: new rows, duplicates, and the ranges to acknowledge."""
+    """What one message's segments came to: new rows, duplicates, the ranges to acknowledge, and the streams."""
 
     segments: int = 0
     rows: int = 0
     duplicates: int = 0
     durable: dict[StreamId, RangeSet] = field(default_factory=dict)
+    streams: tuple[Stream, ...] = ()
 
 
 def receive(
@@ -61,6 +62,7 @@ def receive(
         receipt.rows += header.rows
     segments.append(tx, new)
     streams.put_have(tx, {each.stream: known[each.stream].have for each in new})
+    receipt.streams = tuple(known[stream] for stream in receipt.durable)
     return receipt
 
 

@@ -38,6 +38,10 @@ class Sender:
         """Begin again from the database: the receiver changed, or this node restarted."""
         self._window.clear()
         self._flying.clear()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Look for waiting segments from the beginning: some may wait that were passed over before."""
         self._live_from = None
 
     def due(self, tx: Connection, now: Instant) -> list[list[StoredSegment]]:
@@ -81,8 +85,9 @@ class Sender:
             for batch in page:
                 if not self._has_room(reserve_bytes):
                     break
-                self._fly(batch, now)
-                taken.append(batch)
+                if batch[0].id not in self._flying:
+                    self._fly(batch, now)
+                    taken.append(batch)
                 if live:
                     self._live_seen = batch[-1].id
                 else:

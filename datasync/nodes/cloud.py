@@ -1,0 +1,155 @@
+"""The cloud: holds what is public, keeps the register of attachments, and hands out the policy.
+
+It is told of public streams without being told whose they are. As registrar it knows, by the devices' own tokens,
+which edge serves whom, and takes no older token after a newer one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from datasync.domain import limits
+from datasync.domain.errors import EpochStale, MessageError, NotFound, SignerForeign
+from datasync.domain.ids import NodeName, stream_id
+from datasync.domain.tiers import Place
+from datasync.nodes.challenge import Challenge
+from datasync.nodes.consenting import take_consents
+from datasync.nodes.edge import note_peer
+from datasync.nodes.node import Activate, Input, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.source import BACKBONE
+from datasync.protocol import envelope, topics
+from datasync.protocol.messages import (
+    Active,
+    Advise,
+    AttachToken,
+    Beacon,
+    Forward,
+    PolicyBundle,
+    Registered,
+    Stored,
+    decode_part,
+)
+from datasync.security.identity import Role
+from datasync.security.trust import Peer
+from datasync.store import attachments, policies, streams
+from datasync.store.attachments import Attachment
+from datasync.sync.receiver import receive
+
+
+class CloudNode(Node):
+    """The cloud."""
+
+    place: ClassVar[Place] = Place.CLOUD
+
+    def __init__(self, kit: Kit) -> None:
+        super().__init__(kit)
+        self._challenge = Challenge(kit.entropy)
+        self.on(Forward, self._on_forward, Role.EDGE)
+        self.on(Active, self._on_active, Role.EDGE)
+        self.on(Beacon, self._on_beacon, Role.EDGE)
+
+    @property
+    def subscriptions(self) -> Mapping[str, tuple[str, ...]]:
+        """The cloud's own broker, which is the backbone."""
+        return {BACKBONE: (topics.TO_CLOUD, topics.BEACONS)}
+
+    def begin(self, turn: Turn) -> None:
+        """Nothing but the challenge is remembered beside the database."""
+        self._challenge.begin(turn.tx, turn.now)
+
+    def command(self, turn: Turn, command: Input) -> None:
+        """Activate a policy, advise a handover; or greet on a link that came up."""
+        match command:
+            case Activate(ticket, source):
+                turn.effects.answers[ticket] = self._activate(turn, source)
+            case StartHandover(ticket, device, target):
+                self._advise(turn, device, target)
+                turn.effects.answers[ticket] = None
+            case LinkChange(_, up):
+                if up:
+                    self._greet(turn)
+            case _:
+                raise MessageError(f"a cloud takes no {type(command).__name__}")
+
+    def duties(self, turn: Turn) -> None:
+        """Renew the beacon, by which edges know the cloud's sealing key."""
+        if self._challenge.renew(turn.tx, turn.now):
+            self._send_beacon(turn)
+        turn.effects.wake(self._challenge.deadline_ms)
+
+    def _greet(self, turn: Turn) -> None:
+        self._send_beacon(turn)
+        stored = policies.active(turn.tx)
+        if stored is not None:
+            turn.effects.send.append(Outgoing(BACKBONE, topics.POLICY, stored.bundle, retain=True))
+
+    def _send_beacon(self, turn: Turn) -> None:
+        beacon = Beacon(name=self.name, nonce=self._challenge.present, load=0.0, issued_ms=turn.now.wall_ms)
+        self.send(turn, BACKBONE, topics.beacon(self.name), beacon, retain=True)
+
+    def _activate(self, turn: Turn, source: bytes) -> object:
+        checked = self.check_policy(source)
+        bundle = PolicyBundle(revision=checked.revision, digest=checked.digest, source=source)
+        signed = envelope.sign(self.kit.identity, topics.POLICY, bundle.encode())
+        policy = self.adopt_policy(turn, source, signed)
+        turn.effects.send.append(Outgoing(BACKBONE, topics.POLICY, signed, retain=True))
+        return policy
+
+    def _advise(self, turn: Turn, device: NodeName, target: NodeName) -> None:
+        row = attachments.get(turn.tx, device)
+        if row is None or row.edge is None:
+            raise NotFound(f"no edge has registered the device {device!r}")
+        advise = Advise(device=device, target=target)
+        self.send(turn, BACKBONE, topics.edge_in(NodeName(row.edge), self.name), advise)
+
+    def _on_forward(self, turn: Turn, peer: Peer, forward: Forward) -> None:
+        receipt = receive(turn.tx, self.kit.vault, self.place, None, forward.segments, turn.now)
+        turn.count("stored", "rows", receipt.rows)
+        turn.count("stored", "segments", receipt.segments)
+        turn.count("stored", "duplicates", receipt.duplicates)
+        known = streams.get(turn.tx, {stream_id(each.public_key) for each in forward.consents})
+        taken = take_consents(turn.tx, self.place, forward.consents, known)
+        stored = Stored(durable=receipt.durable, consents=taken)
+        self.send(turn, BACKBONE, topics.edge_in(peer.name, self.name), stored)
+
+    def _on_active(self, turn: Turn, peer: Peer, active: Active) -> None:
+        opened = envelope.verify(
+            active.token, AttachToken.CONTEXT, self.kit.trust, turn.now, bytes_max=limits.CONTROL_BYTES_MAX
+        )
+        token = decode_part(AttachToken, opened.body)
+        if opened.peer.role is not Role.DEVICE or opened.peer.name != token.device or token.edge != peer.name:
+            raise SignerForeign(f"{peer.name} shows a token of {token.device} that is not for it")
+        registered = Registered(device=token.device, incarnation=token.incarnation, epoch=token.epoch)
+        self.send(turn, BACKBONE, topics.edge_in(peer.name, self.name), registered)
+        known = attachments.get(turn.tx, token.device)
+        if known is not None and token.order < (known.incarnation, known.epoch):
+            raise EpochStale(f"{token.device} at {token.order}: it is registered under a newer epoch")
+        self._register(turn, known, token, active)
+
+    def _register(self, turn: Turn, known: Attachment | None, token: AttachToken, active: Active) -> None:
+        row = known or Attachment(
+            device=token.device,
+            state="active",
+            incarnation=token.incarnation,
+            epoch=token.epoch,
+            since_ms=turn.now.wall_ms,
+            updated_ms=turn.now.wall_ms,
+        )
+        moved = row.edge != token.edge
+        attachments.put(
+            turn.tx,
+            replace(
+                row,
+                incarnation=token.incarnation,
+                epoch=token.epoch,
+                edge=token.edge,
+                previous=row.edge if moved else row.previous,
+                mode="full" if active.full else "degraded",
+                token=active.token,
+                since_ms=turn.now.wall_ms if moved else row.since_ms,
+                updated_ms=turn.now.wall_ms,
+            ),
+        )
+
+    def _on_beacon(self, turn: Turn, peer: Peer, beacon: Beacon) -> None:
+        note_peer(turn, peer, beacon)

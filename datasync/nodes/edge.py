@@ -1,0 +1,182 @@
+"""The edge: serves the devices attached to it, and meets the cloud and the other edges on the backbone.
+
+Its parts are the source and the target of handovers, the way to the cloud and the gateway for plain devices; here is
+what is left: uploads, consents, beacons, the policy, and the order in which duties are done.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from datasync.domain.errors import EpochStale, MessageError, NotAttached
+from datasync.domain.ids import NodeName
+from datasync.domain.tiers import Place
+from datasync.handover.states import EdgeState
+from datasync.nodes.challenge import Challenge
+from datasync.nodes.consenting import take_consents
+from datasync.nodes.forwarding import Forwarding
+from datasync.nodes.gateway import Gateway
+from datasync.nodes.node import Activate, Input, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.roster import Patience, Roster
+from datasync.nodes.source import BACKBONE, DEVICES, Source
+from datasync.nodes.target import Target
+from datasync.protocol import topics
+from datasync.protocol.messages import (
+    Ack,
+    Attach,
+    Beacon,
+    ConsentAck,
+    ConsentChange,
+    Hint,
+    Message,
+    PolicyBundle,
+    Upload,
+)
+from datasync.protocol.topics import Address
+from datasync.security.identity import Role
+from datasync.security.trust import Peer
+from datasync.store import peers, policies, streams
+from datasync.sync.receiver import receive
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """What makes an edge node: its cloud, and how patient it is."""
+
+    cloud: NodeName
+    patience: Patience = Patience()
+
+
+class EdgeNode(Node):
+    """One edge."""
+
+    place: ClassVar[Place] = Place.EDGE
+    told: ClassVar[frozenset[type[Message]]] = frozenset({Attach, Upload, Hint, ConsentChange})
+
+    def __init__(self, kit: Kit, settings: EdgeSettings) -> None:
+        super().__init__(kit)
+        self._settings = settings
+        self._roster = Roster(self, settings.patience)
+        self._challenge = Challenge(kit.entropy)
+        self._forwarding = Forwarding(self)
+        self._source = Source(self, self._roster)
+        self._target = Target(self, self._roster, self._source, self._challenge, self._forwarding.sender)
+        self._gateway = Gateway(self, self._roster)
+        self._cloud: Peer | None = None
+        self.on(Upload, self._on_upload, Role.DEVICE)
+        self.on(ConsentChange, self._on_consents, Role.DEVICE)
+        self.on(Beacon, self._on_beacon, Role.EDGE, Role.CLOUD)
+        self.on(PolicyBundle, self._on_policy, Role.CLOUD)
+
+    @property
+    def subscriptions(self) -> Mapping[str, tuple[str, ...]]:
+        """Its own broker's devices, and its box on the backbone."""
+        return {
+            DEVICES: topics.UPLINKS,
+            BACKBONE: (topics.edge_inbox(self.name), topics.BEACONS, topics.POLICY),
+        }
+
+    def begin(self, turn: Turn) -> None:
+        """Take up accounts and challenge; the cloud is known from before, or from its beacon."""
+        self._challenge.begin(turn.tx, turn.now)
+        self._roster.begin(turn)
+        known = peers.get(turn.tx, self._settings.cloud)
+        if known is not None:
+            self._cloud = self.kit.trust.verify(known.certificate, turn.now)
+
+    def command(self, turn: Turn, command: Input) -> None:
+        """Move a device, activate a policy; or greet on a link that came up."""
+        match command:
+            case StartHandover(ticket, device, target):
+                self._source.prepare(turn, device, target)
+                turn.effects.answers[ticket] = None
+            case Activate(ticket, source):
+                turn.effects.answers[ticket] = self.adopt_policy(turn, source, b"")
+            case LinkChange(link, up):
+                if up:
+                    self._greet(turn, link)
+            case _:
+                raise MessageError(f"an edge takes no {type(command).__name__}")
+
+    def raw(self, turn: Turn, address: Address) -> None:
+        """Take what a plain device published on this edge's own broker."""
+        if turn.arrival.link != DEVICES:
+            raise MessageError("plain devices publish on their edge's own broker")
+        self._gateway.take(turn, address)
+
+    def duties(self, turn: Turn) -> None:
+        """Renew the beacon, send again what is owed, forward to the cloud."""
+        if self._challenge.renew(turn.tx, turn.now):
+            for link in (DEVICES, BACKBONE):
+                self._send_beacon(turn, link)
+        self._target.duties(turn, self._settings.cloud)
+        self._source.duties(turn)
+        if self._cloud is not None:
+            self._forwarding.duties(turn, self._cloud)
+        turn.effects.wake(self._challenge.deadline_ms)
+        turn.effects.wake(self._roster.deadline_ms)
+
+    def _greet(self, turn: Turn, link: str) -> None:
+        self._send_beacon(turn, link)
+        stored = policies.active(turn.tx)
+        if link == DEVICES and stored is not None and stored.bundle:
+            turn.effects.send.append(Outgoing(DEVICES, topics.POLICY, stored.bundle, retain=True))
+
+    def _send_beacon(self, turn: Turn, link: str) -> None:
+        beacon = Beacon(name=self.name, nonce=self._challenge.present, load=0.0, issued_ms=turn.now.wall_ms)
+        self.send(turn, link, topics.beacon(self.name), beacon, retain=True)
+
+    def _on_upload(self, turn: Turn, peer: Peer, upload: Upload) -> None:
+        account = self._roster.load(turn, peer.name)
+        order = (upload.incarnation, upload.epoch)
+        if order < account.known:
+            raise EpochStale(f"{peer.name} sends under {order}; {account.known} was seen")
+        if account.state is not EdgeState.ACTIVE or order != account.served:
+            raise NotAttached(f"{peer.name} is not attached to {self.name} under {order}")
+        receipt = receive(turn.tx, self.kit.vault, self.place, peer.name, upload.segments, turn.now)
+        turn.count("stored", "rows", receipt.rows)
+        turn.count("stored", "segments", receipt.segments)
+        turn.count("stored", "duplicates", receipt.duplicates)
+        safe = {each.stream: each.safe & receipt.durable[each.stream] for each in receipt.streams}
+        ack = Ack(
+            incarnation=upload.incarnation,
+            epoch=upload.epoch,
+            durable=receipt.durable,
+            safe={stream: ranges for stream, ranges in safe.items() if ranges},
+        )
+        self.send(turn, turn.arrival.link, topics.device_down(peer.name), ack)
+
+    def _on_consents(self, turn: Turn, peer: Peer, change: ConsentChange) -> None:
+        account = self._roster.load(turn, peer.name)
+        if account.state is not EdgeState.ACTIVE or account.served != (change.incarnation, change.epoch):
+            raise NotAttached(f"{peer.name} is not attached to {self.name}")
+        known = {stream.stream: stream for stream in streams.of_device(turn.tx, peer.name)}
+        taken = take_consents(turn.tx, self.place, change.statements, known)
+        self.send(turn, turn.arrival.link, topics.device_down(peer.name), ConsentAck(consents=taken))
+
+    def _on_beacon(self, turn: Turn, peer: Peer, beacon: Beacon) -> None:
+        if turn.arrival.link != BACKBONE or peer.name == self.name:
+            return
+        note_peer(turn, peer, beacon)
+        if peer.name == self._settings.cloud and peer.role is Role.CLOUD:
+            self._cloud = peer
+
+    def _on_policy(self, turn: Turn, peer: Peer, bundle: PolicyBundle) -> None:
+        if peer.name != self._settings.cloud:
+            raise MessageError(f"{self.name} takes its policy from {self._settings.cloud}, not {peer.name}")
+        if self.is_news(bundle):
+            self.adopt_policy(turn, bundle.source, turn.arrival.payload)
+            turn.effects.send.append(Outgoing(DEVICES, topics.POLICY, turn.arrival.payload, retain=True))
+
+
+def note_peer(turn: Turn, peer: Peer, beacon: Beacon) -> None:
+    """Remember a node that beaconed."""
+    known = peers.KnownPeer(
+        name=peer.name,
+        role=peer.role,
+        certificate=peer.certificate,
+        nonce=beacon.nonce.hex(),
+        load=beacon.load,
+        seen_ms=turn.now.wall_ms,
+    )
+    peers.put(turn.tx, known)

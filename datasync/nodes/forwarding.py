@@ -1,0 +1,108 @@
+"""An edge's way to the cloud: public segments and their consents, sent until the cloud has them.
+
+What came in a handover was stored as it came, still sealed; it is verified here before it goes anywhere. What does
+not verify is kept back and counted: it is nobody's data.
+"""
+
+from datasync.domain.errors import KeyUnavailable, MessageError, SegmentInvalid
+from datasync.domain.ids import NodeName, StreamId
+from datasync.domain.ranges import RangeSet
+from datasync.handover import accounts
+from datasync.handover.states import EdgeState
+from datasync.nodes.node import Node, Turn
+from datasync.nodes.source import BACKBONE, DEVICES
+from datasync.protocol import segment, topics
+from datasync.protocol.messages import Ack, ConsentStatement, Forward, Stored, decode_part
+from datasync.security.identity import Role
+from datasync.security.trust import Peer
+from datasync.store import consents, segments, streams
+from datasync.store.segments import State, StoredSegment
+from datasync.sync.sender import Sender
+
+
+class Forwarding:
+    """What one edge owes the cloud."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.sender = Sender(node.kit.window_bytes, node.kit.retry_ms)
+        self._consents_due_ms = 0
+        node.on(Stored, self._on_stored, Role.CLOUD)
+
+    def duties(self, turn: Turn, cloud: Peer) -> None:
+        """Send what is due."""
+        for message in self.sender.due(turn.tx, turn.now):
+            signed = [blob for each in message if (blob := self._signed(turn, each)) is not None]
+            if signed:
+                self._send(turn, cloud, Forward(segments=signed, consents=[]))
+        turn.effects.wake(self.sender.deadline_ms)
+        waiting = consents.waiting(turn.tx, limit=256)
+        if waiting and turn.now.steady_ms >= self._consents_due_ms:
+            self._consents_due_ms = turn.now.steady_ms + self._node.kit.retry_ms
+            statements = [decode_part(ConsentStatement, each.statement) for each in waiting]
+            self._send(turn, cloud, Forward(segments=[], consents=statements))
+        if waiting:
+            turn.effects.wake(self._consents_due_ms)
+
+    def _send(self, turn: Turn, cloud: Peer, forward: Forward) -> None:
+        self._node.send_sealed(turn, BACKBONE, topics.cloud_in(self._node.name), cloud, forward)
+
+    def _signed(self, turn: Turn, each: StoredSegment) -> bytes | None:
+        """Return the segment as its stream signed it; None when it is erased meanwhile, or does not verify."""
+        body = segments.bodies(turn.tx, [each.id]).get(each.id)
+        if body is None:
+            self.sender.acknowledge({each.stream: RangeSet.of([(each.seq_first, each.seq_last)])})
+            return None
+        try:
+            signed = self._node.kit.vault.decrypt(each.stream, each.key_id, each.seq_first, body)
+            if not each.verified:
+                check_same(segment.parse(signed), each)
+                segments.verified(turn.tx, [each.id])
+        except (MessageError, KeyUnavailable) as error:
+            self._node.note(turn, f"stream {each.stream}", error)
+            numbers = RangeSet.of([(each.seq_first, each.seq_last)])
+            segments.mark(turn.tx, each.stream, numbers, State.LOCAL, from_states=[State.WAITING])
+            self.sender.acknowledge({each.stream: numbers})
+            return None
+        return signed
+
+    def _on_stored(self, turn: Turn, peer: Peer, stored: Stored) -> None:
+        self.sender.acknowledge(stored.durable)
+        known = streams.get(turn.tx, stored.durable)
+        by_device: dict[NodeName, dict[StreamId, RangeSet]] = {}
+        for stream, ranges in stored.durable.items():
+            if (here := known.get(stream)) is None:
+                continue
+            segments.mark(turn.tx, stream, ranges, State.SAFE, from_states=[State.WAITING])
+            streams.put_safe(turn.tx, {stream: here.safe | ranges})
+            if here.device is not None:
+                by_device.setdefault(NodeName(here.device), {})[stream] = ranges
+        keys = {(each.stream, each.purpose, each.stamp) for each in stored.consents}
+        waiting = consents.waiting(turn.tx, limit=1024)
+        done = [each for each in waiting if (each.stream, each.purpose, each.stamp.pack()) in keys]
+        consents.mark(turn.tx, done, State.SAFE)
+        for device, safe in by_device.items():
+            self._tell_safe(turn, device, safe)
+
+    def _tell_safe(self, turn: Turn, device: NodeName, safe: dict[StreamId, RangeSet]) -> None:
+        account = accounts.load(turn.tx, device)
+        if account.state is EdgeState.ACTIVE and account.token:
+            ack = Ack(incarnation=account.served[0], epoch=account.served[1], durable={}, safe=safe)
+            self._node.send(turn, DEVICES, topics.device_down(device), ack)
+
+
+def check_same(arrived: segment.Segment, each: StoredSegment) -> None:
+    """Raise SegmentInvalid unless a segment is the one that its stored metadata say."""
+    header = arrived.header
+    said = (each.stream, each.collection, each.tier, each.seq_first, each.seq_last, each.rows, each.hash)
+    found = (
+        header.stream,
+        header.collection,
+        header.tier,
+        header.seq_first,
+        header.seq_last,
+        header.rows,
+        arrived.hash,
+    )
+    if said != found:
+        raise SegmentInvalid(f"the segment at {each.seq_first} of stream {each.stream} is not what was announced")

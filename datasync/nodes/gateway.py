@@ -1,0 +1,84 @@
+"""A gateway for plain MQTT devices, which publish JSON and neither split nor sign.
+
+The edge captures for them: the same split, with keys that it derives for each of them. What is above the edge's own
+tier is dropped at once; the device is taken for who its topic says, which is as good as the broker's access control.
+The broker keeps a message until it is committed here, and may deliver it again after a crash: a plain device's rows
+arrive at least once.
+"""
+
+import json
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from datasync.domain import limits
+from datasync.domain.errors import CollectionUnknown, MessageTooLarge, NotAttached, PolicyMissing, RecordError
+from datasync.domain.ids import NodeName
+from datasync.domain.tiers import Place, Tier
+from datasync.handover.machine import NEVER, Account
+from datasync.handover.states import EdgeState
+from datasync.nodes.node import Node, Turn
+from datasync.nodes.roster import Roster
+from datasync.policy.projection import to_batch
+from datasync.protocol.topics import Address
+from datasync.sync.capture import Captor
+
+
+class Gateway:
+    """Captures for the plain devices at one edge."""
+
+    def __init__(self, node: Node, roster: Roster) -> None:
+        self._node = node
+        self._roster = roster
+
+    def take(self, turn: Turn, address: Address) -> None:
+        """Capture the JSON object or array in a message.
+
+        Raises MessageTooLarge, RecordError and its kinds, PolicyMissing, NotAttached.
+        """
+        rows = _rows(turn.arrival.payload)
+        policy = self._node.policy
+        if policy is None:
+            raise PolicyMissing("there is no policy yet that says what may be captured")
+        collection = policy.collections.get(address.collection)
+        if collection is None:
+            raise CollectionUnknown(f"the policy has no collection {address.collection!r}")
+        batch = to_batch(collection, rows)
+        self._serve(turn, address.owner)
+        stamp = self._node.stamp(turn.now)
+        self._captor(address.owner).capture(turn.tx, policy, address.collection, batch, stamp, turn.now)
+        turn.count("captured", address.collection, len(rows))
+
+    def _serve(self, turn: Turn, device: NodeName) -> None:
+        account = self._roster.load(turn, device)
+        if account.known != NEVER:
+            raise NotAttached(f"{device} is a device that signs for itself; it may not publish JSON")
+        if account.state is not EdgeState.ACTIVE:
+            served = Account(device, state=EdgeState.ACTIVE, registered=True, since_ms=turn.now.wall_ms)
+            self._roster.save(turn, served)
+
+    def _captor(self, device: NodeName) -> Captor:
+        identity = self._node.kit.identity
+
+        def stream_key(collection: str, tier: Tier, generation: int) -> Ed25519PrivateKey:
+            return identity.stream_key(f"{device}/{collection}", tier, generation)
+
+        def pseudonym_key(transform: str, period: int) -> bytes:
+            return identity.pseudonym_key(f"{device}/{transform}", period)
+
+        return Captor(device, Place.EDGE, self._node.kit.vault, stream_key, pseudonym_key, {})
+
+
+def _rows(payload: bytes) -> list[dict[str, Any]]:
+    if len(payload) > limits.JSON_BYTES_MAX:
+        raise MessageTooLarge(f"{len(payload)} bytes of JSON: send at most {limits.JSON_BYTES_MAX}")
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"the payload is no JSON: {error}") from error
+    rows = value if isinstance(value, list) else [value]
+    if not all(isinstance(row, dict) for row in rows):
+        raise RecordError("the payload is no JSON object and no array of objects")
+    if not 0 < len(rows) <= limits.JSON_ROWS_MAX:
+        raise RecordError(f"{len(rows)} rows in one message: send 1 to {limits.JSON_ROWS_MAX}")
+    return rows

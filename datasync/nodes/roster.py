@@ -1,0 +1,123 @@
+"""An edge's roster: its accounts of devices, and when each of them wants attention.
+
+An account that owes something is due at once and then at growing intervals; one that changes by itself (a copy that
+is held only so long, a source that stays silent) has an expiry. Both are arranged again whenever the account is
+saved, and from the database after a restart.
+"""
+
+from dataclasses import dataclass
+
+from datasync.domain import limits
+from datasync.domain.clock import Instant
+from datasync.domain.errors import SignerForeign
+from datasync.domain.ids import NodeName
+from datasync.handover import accounts, machine
+from datasync.handover.machine import Account, Duties
+from datasync.handover.states import EdgeState
+from datasync.nodes.node import Node, Turn
+from datasync.protocol import envelope
+from datasync.protocol.messages import AttachToken, decode_part
+from datasync.security.identity import Role
+from datasync.store import consents, segments, streams
+
+PREPARED_MS = 60_000
+"""How long ciphertext in advance is kept for a device that may come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an edge holds a copy, waits for a silent source, and keeps what came in advance, in milliseconds."""
+
+    hold_ms: int = 30_000
+    source_timeout_ms: int = 5_000
+    prepared_ms: int = PREPARED_MS
+
+
+@dataclass(slots=True)
+class _Retry:
+    duties: Duties
+    due_ms: int
+    interval_ms: int
+
+
+class Roster:
+    """The accounts of one edge."""
+
+    def __init__(self, node: Node, patience: Patience) -> None:
+        self._node = node
+        self.patience = patience
+        self._retries: dict[NodeName, _Retry] = {}
+        self._expiries: dict[NodeName, int] = {}
+
+    def begin(self, turn: Turn) -> None:
+        """Arrange what the database says."""
+        for account in accounts.load_all(turn.tx, [state for state in EdgeState if state is not EdgeState.ERASED]):
+            self._arrange(account, turn.now)
+
+    def load(self, turn: Turn, device: NodeName) -> Account:
+        """Return the account of a device."""
+        return accounts.load(turn.tx, device)
+
+    def save(self, turn: Turn, account: Account) -> None:
+        """Store the account and arrange what it wants."""
+        accounts.save(turn.tx, account, self._node.name, turn.now.wall_ms)
+        self._arrange(account, turn.now)
+
+    def due(self, turn: Turn) -> list[tuple[Account, Duties]]:
+        """Return the accounts that owe something now; the next time is later."""
+        ready = [name for name, retry in self._retries.items() if retry.due_ms <= turn.now.steady_ms]
+        for name in ready:
+            retry = self._retries[name]
+            retry.due_ms = turn.now.steady_ms + retry.interval_ms
+            retry.interval_ms = min(2 * retry.interval_ms, limits.RETRY_MS_MAX)
+        return [(self.load(turn, name), self._retries[name].duties) for name in ready]
+
+    def expired(self, turn: Turn) -> list[Account]:
+        """Return the accounts that change by themselves now."""
+        ready = [name for name, steady_ms in self._expiries.items() if steady_ms <= turn.now.steady_ms]
+        for name in ready:
+            del self._expiries[name]
+        return [self.load(turn, name) for name in ready]
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """The steady time at which some account wants attention."""
+        times = [*(retry.due_ms for retry in self._retries.values()), *self._expiries.values()]
+        return min(times, default=None)
+
+    def erase(self, turn: Turn, device: NodeName) -> None:
+        """Destroy what this edge has of a device: the keys first, durably, then the rows."""
+        known = [stream.stream for stream in streams.of_device(turn.tx, device)]
+        self._node.kit.vault.destroy(known)
+        segments.delete(turn.tx, known)
+        consents.delete(turn.tx, known)
+        streams.delete(turn.tx, known)
+        accounts.save_keys(turn.tx, self._node.kit.vault, device, None)
+
+    def token(self, raw: bytes, turn: Turn) -> AttachToken:
+        """Return a device's signed token. Raises MessageError and its kinds."""
+        opened = envelope.verify(
+            raw, AttachToken.CONTEXT, self._node.kit.trust, turn.now, bytes_max=limits.CONTROL_BYTES_MAX
+        )
+        token = decode_part(AttachToken, opened.body)
+        if opened.peer.role is not Role.DEVICE or opened.peer.name != token.device:
+            raise SignerForeign(f"{opened.peer.name} signed a token for {token.device}")
+        return token
+
+    def _arrange(self, account: Account, now: Instant) -> None:
+        owed = machine.duties(account)
+        retry = self._retries.get(account.device)
+        if not owed:
+            self._retries.pop(account.device, None)
+        elif retry is None or retry.duties != owed:
+            self._retries[account.device] = _Retry(owed, now.steady_ms, self._node.kit.retry_ms)
+        expiry_ms = machine.expiry_ms(
+            account,
+            hold_ms=self.patience.hold_ms,
+            prepared_ms=self.patience.prepared_ms,
+            source_timeout_ms=self.patience.source_timeout_ms,
+        )
+        if expiry_ms is None:
+            self._expiries.pop(account.device, None)
+        else:
+            self._expiries[account.device] = now.steady_ms + max(0, expiry_ms - now.wall_ms)

@@ -1,0 +1,306 @@
+"""An edge as the target of handovers: what it takes over, and when it begins to serve.
+
+Ciphertext may come before the device does; it is nothing yet. The device's attach names this edge and gives the
+session keys: the edge fences the previous edges, becomes active when their hot sets are here (or they stay silent),
+pulls the rest behind, and tells source and registrar until they confirm.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from datasync.domain.errors import HandoverError, NotAttached, SignerForeign
+from datasync.domain.ids import HandoverId, NodeName, StreamId
+from datasync.domain.ranges import RangeSet
+from datasync.domain.tiers import Tier
+from datasync.handover import accounts, machine, transfer
+from datasync.handover.machine import Account, Duties
+from datasync.handover.states import EdgeState
+from datasync.nodes.challenge import Challenge
+from datasync.nodes.consenting import take_consents
+from datasync.nodes.node import Node, Turn
+from datasync.nodes.roster import Roster
+from datasync.nodes.source import BACKBONE, DEVICES, Source, handover_id
+from datasync.protocol import topics
+from datasync.protocol.messages import (
+    Active,
+    Attach,
+    Attached,
+    AttachToken,
+    Delta,
+    Fence,
+    Message,
+    Prepare,
+    Prepared,
+    Registered,
+    Release,
+    Segments,
+    SegmentsAck,
+    SessionKeys,
+    Superseded,
+    decode_part,
+)
+from datasync.security.identity import Role
+from datasync.security.trust import Peer
+from datasync.store import handovers, segments, streams
+from datasync.store.handovers import Handover
+from datasync.store.segments import State
+from datasync.sync.sender import Sender
+
+
+class Target:
+    """What one edge takes over."""
+
+    def __init__(self, node: Node, roster: Roster, source: Source, challenge: Challenge, forwarding: Sender) -> None:
+        """``forwarding`` sends public segments on to the cloud, which those that arrive here may need."""
+        self._node = node
+        self._roster = roster
+        self._source = source
+        self._challenge = challenge
+        self._forwarding = forwarding
+        node.on(Prepare, self._on_prepare, Role.EDGE)
+        node.on(Segments, self._on_segments, Role.EDGE)
+        node.on(Attach, self._on_attach, Role.DEVICE)
+        node.on(Delta, self._on_delta, Role.EDGE)
+        node.on(Superseded, self._on_superseded, Role.EDGE)
+        node.on(Release, self._on_release, Role.EDGE)
+        node.on(Registered, self._on_registered, Role.CLOUD)
+
+    def duties(self, turn: Turn, cloud: NodeName) -> None:
+        """Let time pass, and send again what the accounts owe."""
+        for account in self._roster.expired(turn):
+            self._expire(turn, account)
+        for account, owed in self._roster.due(turn):
+            self._pursue(turn, account, owed, cloud)
+
+    # --- before the device comes
+
+    def _on_prepare(self, turn: Turn, peer: Peer, prepare: Prepare) -> None:
+        account = self._roster.load(turn, prepare.device)
+        nonce, order = self._node.kit.entropy(16), (prepare.incarnation, prepare.epoch)
+        handover = HandoverId(prepare.handover)
+        after = machine.prepare(account, handover, order, nonce, turn.now.wall_ms)
+        transfer.know(turn.tx, prepare.device, prepare.streams, turn.now)
+        self._roster.save(turn, after)
+        if handovers.get(turn.tx, handover) is None:
+            handovers.put(turn.tx, self._record(turn, after, handover, order, peer.name, "prepared", planned=True))
+        has = transfer.coverage(turn.tx, prepare.device)
+        prepared = Prepared(handover=handover, device=prepare.device, nonce=after.nonce, has=has)
+        self._tell(turn, peer.name, prepared)
+
+    def _on_segments(self, turn: Turn, peer: Peer, message: Segments) -> None:
+        account = self._roster.load(turn, message.device)
+        if account.handover != message.handover or account.state in (EdgeState.ACTIVE, EdgeState.CATCHING_UP):
+            raise HandoverError(f"{self._node.name} expects no segments of {message.device} in advance")
+        known = transfer.know(turn.tx, message.device, [], turn.now)
+        count, rows = transfer.arrive(turn.tx, known, message.segments, visible=False)
+        self._add_up(turn, account.handover, count, rows, sum(len(each.body) for each in message.segments))
+        has = transfer.coverage(turn.tx, message.device)
+        self._tell(turn, peer.name, SegmentsAck(device=message.device, incarnation=0, epoch=0, has=has))
+
+    # --- the device attaches
+
+    def _on_attach(self, turn: Turn, peer: Peer, attach: Attach) -> None:
+        token = self._roster.token(attach.token, turn)
+        if token.device != peer.name or token.order != (attach.incarnation, attach.epoch):
+            raise SignerForeign(f"{peer.name} shows a token of {token.device}")
+        account = self._roster.load(turn, peer.name)
+        nonces = self._challenge.nonces
+        after = machine.attach(account, token, attach.token, self._node.name, nonces, turn.now.wall_ms)
+        if after is account:
+            if account.state is EdgeState.ACTIVE:
+                self._confirm(turn, account)
+            return
+        keys = self._session_keys(turn, peer, token, attach, after)
+        known = transfer.know(turn.tx, peer.name, attach.streams, turn.now)
+        transfer.adopt(self._node.kit.vault, keys, known, turn.now)
+        after = replace(after, handover=handover_id(token))
+        self._roster.save(turn, after)
+        accounts.save_keys(turn.tx, self._node.kit.vault, peer.name, keys)
+        self._source.forget(peer.name)
+        self._begin_record(turn, after, token)
+        turn.count("handover", "attached")
+        self._advance(turn, after)
+
+    def _session_keys(self, turn: Turn, peer: Peer, token: AttachToken, attach: Attach, after: Account) -> SessionKeys:
+        context = f"datasync/session/{token.device}/{token.incarnation}/{token.epoch}"
+        given = decode_part(SessionKeys, self._node.opener.open(attach.session, context, peer))
+        kept = accounts.load_keys(turn.tx, self._node.kit.vault, peer.name)
+        previous = {**(kept.previous if kept is not None else {}), **given.previous}
+        wanted = {edge: key for edge, key in previous.items() if edge in after.pending}
+        return SessionKeys(session=given.session, previous=wanted)
+
+    # --- what the previous edges have
+
+    def _on_delta(self, turn: Turn, peer: Peer, delta: Delta) -> None:
+        account = self._awaited(turn, peer, delta)
+        known = transfer.know(turn.tx, delta.device, delta.streams, turn.now)
+        keys = accounts.load_keys(turn.tx, self._node.kit.vault, delta.device)
+        if keys is not None:
+            transfer.adopt(self._node.kit.vault, keys, known, turn.now)
+        visible = account.state is EdgeState.ACTIVE
+        count, rows = transfer.arrive(turn.tx, known, delta.segments, visible=visible)
+        take_consents(turn.tx, self._node.place, delta.consents, known)
+        self._add_up(turn, account.handover, count, rows, sum(len(each.body) for each in delta.segments))
+        has = transfer.coverage(turn.tx, delta.device)
+        ack = SegmentsAck(device=delta.device, incarnation=delta.incarnation, epoch=delta.epoch, has=has)
+        if delta.segments:
+            self._tell(turn, peer.name, ack)
+        self._progress(turn, account, machine.received(account, peer.name, hot=delta.hot, complete=delta.complete))
+        if count and account.state is EdgeState.FROZEN:
+            self._source.feed(turn, self._roster.load(turn, delta.device))
+
+    def _on_superseded(self, turn: Turn, peer: Peer, message: Superseded) -> None:
+        account = self._awaited(turn, peer, message)
+        self._progress(turn, account, machine.received(account, peer.name, hot=True, complete=True))
+
+    def _awaited(self, turn: Turn, peer: Peer, message: Delta | Superseded) -> Account:
+        account = self._roster.load(turn, message.device)
+        relevant = account.state in (EdgeState.CATCHING_UP, EdgeState.ACTIVE, EdgeState.FROZEN)
+        same = account.served == (message.incarnation, message.epoch)
+        if not (relevant and same and peer.name in account.unreleased):
+            raise NotAttached(f"{self._node.name} waits for nothing of {message.device} from {peer.name}")
+        return account
+
+    def _progress(self, turn: Turn, before: Account, after: Account) -> None:
+        if after == before:
+            return
+        self._roster.save(turn, after)
+        match after.state:
+            case EdgeState.CATCHING_UP:
+                self._advance(turn, after)
+            case EdgeState.ACTIVE if before.pending and not after.pending:
+                self._confirm(turn, after)
+                self._finish_record(turn, after)
+            case EdgeState.FROZEN:
+                self._source.feed(turn, after)
+
+    def _advance(self, turn: Turn, account: Account) -> None:
+        """Begin to serve the device if what that needs is here."""
+        active = machine.catch_up(account, turn.now.wall_ms, self._roster.patience.source_timeout_ms)
+        if active is account:
+            return
+        self._roster.save(turn, active)
+        known = streams.of_device(turn.tx, account.device)
+        for stream in known:
+            if stream.tier is Tier.PUBLIC:
+                owed = stream.have - stream.safe
+                segments.mark(turn.tx, stream.stream, owed, State.WAITING, from_states=[State.LOCAL])
+        segments.reveal(turn.tx, [stream.stream for stream in known])
+        self._forwarding.look_again()
+        self._confirm(turn, active)
+        self._finish_record(turn, active)
+        turn.count("handover", "active")
+
+    def _confirm(self, turn: Turn, account: Account) -> None:
+        known = streams.of_device(turn.tx, account.device)
+        has: Mapping[StreamId, RangeSet] = {stream.stream: stream.have for stream in known}
+        attached = Attached(
+            incarnation=account.served[0],
+            epoch=account.served[1],
+            mode="degraded" if account.pending else "full",
+            missing=list(account.pending),
+            has=dict(has),
+            safe={stream.stream: stream.safe for stream in known},
+        )
+        self._node.send(turn, DEVICES, topics.device_down(account.device), attached)
+
+    # --- until they confirm
+
+    def _pursue(self, turn: Turn, account: Account, owed: Duties, cloud: NodeName) -> None:
+        for edge in owed.fence:
+            has = transfer.coverage(turn.tx, account.device)
+            self._tell(turn, edge, Fence(token=account.token, has=has))
+        active = Active(token=account.token, full=not account.pending)
+        for edge in owed.activate:
+            self._tell(turn, edge, active)
+        if owed.register:
+            self._node.send(turn, BACKBONE, topics.cloud_in(self._node.name), active)
+
+    def _on_release(self, turn: Turn, peer: Peer, release: Release) -> None:
+        account = self._roster.load(turn, release.device)
+        self._roster.save(turn, machine.released(account, peer.name, (release.incarnation, release.epoch)))
+
+    def _on_registered(self, turn: Turn, peer: Peer, registered: Registered) -> None:
+        account = self._roster.load(turn, registered.device)
+        if account.served == (registered.incarnation, registered.epoch) and not account.registered:
+            self._roster.save(turn, replace(account, registered=True))
+
+    def _expire(self, turn: Turn, account: Account) -> None:
+        if account.state is EdgeState.CATCHING_UP:
+            self._advance(turn, account)
+            return
+        patience = self._roster.patience
+        gone = machine.expire(account, turn.now.wall_ms, hold_ms=patience.hold_ms, prepared_ms=patience.prepared_ms)
+        self._roster.save(turn, gone)
+        if gone is not account:
+            self._roster.erase(turn, account.device)
+            turn.count("handover", "erased")
+            if account.handover is not None:
+                self._set(turn, account.handover, phase="erased", finished_ms=turn.now.wall_ms)
+
+    # --- the record of it
+
+    def _begin_record(self, turn: Turn, account: Account, token: AttachToken) -> None:
+        handover = handover_id(token)
+        source = account.cold[-1] if account.cold else None
+        record = handovers.get(turn.tx, handover) or self._record(
+            turn, account, handover, token.order, source, "", planned=token.handover is not None
+        )
+        handovers.put(
+            turn.tx,
+            replace(
+                record,
+                phase="catching-up",
+                incarnation=token.incarnation,
+                epoch=token.epoch,
+                frozen_ms=turn.now.wall_ms,
+            ),
+        )
+
+    def _finish_record(self, turn: Turn, account: Account) -> None:
+        if account.handover is not None:
+            record = handovers.get(turn.tx, account.handover)
+            active_ms = record.active_ms if record is not None and record.active_ms else turn.now.wall_ms
+            finished_ms = None if account.pending else turn.now.wall_ms
+            self._set(turn, account.handover, phase=account.mode, active_ms=active_ms, finished_ms=finished_ms)
+
+    def _add_up(self, turn: Turn, handover: HandoverId | None, count: int, rows: int, size_bytes: int) -> None:
+        record = handovers.get(turn.tx, handover) if handover is not None else None
+        if record is not None and count:
+            total = {
+                "segments": record.segments + count,
+                "rows": record.rows + rows,
+                "bytes": record.bytes + size_bytes,
+            }
+            handovers.put(turn.tx, replace(record, **total))
+
+    def _set(self, turn: Turn, handover: HandoverId, **changed: str | int | None) -> None:
+        record = handovers.get(turn.tx, handover)
+        if record is not None:
+            handovers.put(turn.tx, replace(record, **changed))  # type: ignore[arg-type]
+
+    def _record(
+        self,
+        turn: Turn,
+        account: Account,
+        handover: HandoverId,
+        order: tuple[int, int],
+        source: NodeName | None,
+        phase: str,
+        *,
+        planned: bool,
+    ) -> Handover:
+        return Handover(
+            handover=handover,
+            device=account.device,
+            role="target",
+            peer=source,
+            phase=phase,
+            incarnation=order[0],
+            epoch=order[1],
+            planned=planned,
+            started_ms=turn.now.wall_ms,
+        )
+
+    def _tell(self, turn: Turn, edge: NodeName, message: Message) -> None:
+        self._node.send(turn, BACKBONE, topics.edge_in(edge, self._node.name), message)
