@@ -44,7 +44,7 @@ class EdgeSettings:
     """What makes an edge node: its cloud, and how patient it is."""
 
     cloud: NodeName
-    patience: Patience = Patience()
+    patience: Patience
 
 
 class EdgeNode(Node):
