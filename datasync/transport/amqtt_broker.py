@@ -6,7 +6,9 @@ Each method names the fault that it is here for; all of them were seen happening
   walks the table of filters while others subscribe, it kills the connection ("dictionary changed size during
   iteration") whenever clients connect at the same time.
 - A second client with the same id leaves the first connected, deaf, and unaware (MQTT-3.1.4-2 wants it closed).
-- A message that is not acknowledged within 5 s raises, with a traceback in the log for each.
+- A durable session, taken over or not, loses what was in flight, and after a take-over receives nothing more; so
+  there are none here: a session ends with its connection, and CONNACK says so.
+- A message that is not acknowledged within 5 s, or whose client goes away, puts a traceback in the log.
 - What waits for a client that does not acknowledge has no bound.
 """
 
@@ -41,6 +43,9 @@ class RepairedBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
         self, reader: ReaderAdapter, writer: WriterAdapter, remote_address: str, remote_port: int
     ) -> tuple[BrokerProtocolHandler, Session]:
         _, session = await super()._initialize_client_session(reader, writer, remote_address, remote_port)
+        if session.parent:
+            await self._delete_session(session.client_id)
+            session = _anew(session)
         return _Handler(self.plugins_manager, loop=self._loop), session
 
     async def _delete_session(self, client_id: str) -> None:
@@ -72,8 +77,18 @@ class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
         if self.session is not None and len(self.session.inflight_out) < QUEUED_MAX:
             try:
                 return await super().mqtt_publish(topic, data, qos, retain, ack_timeout)
-            except TimeoutError:
-                _log.debug("a client did not acknowledge in time")
+            except Exception as error:
+                _log.debug("a client did not take or not acknowledge a message: %r", error)
         else:
             _log.debug("a client is behind or gone, a message for it was dropped")
         return OutgoingApplicationMessage(None, topic, qos, data, retain)
+
+
+def _anew(session: Session) -> Session:
+    """Return a session for the same client, as its CONNECT described it, without any history."""
+    fresh = Session()
+    for name in ("client_id", "clean_session", "keep_alive", "username", "password", "remote_address", "remote_port"):
+        setattr(fresh, name, getattr(session, name))
+    for name in ("will_flag", "will_message", "will_qos", "will_retain", "will_topic"):
+        setattr(fresh, name, getattr(session, name))
+    return fresh

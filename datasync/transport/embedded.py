@@ -30,7 +30,7 @@ class EmbeddedBroker:
         """Describe the broker; entering the context opens it. Port 0 takes a free one."""
         self._host = host
         self._port = port
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @property
     def url(self) -> str:
@@ -52,12 +52,18 @@ class EmbeddedBroker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the listener and every connection, and wait until nothing is left running."""
+        """Close the listener and every connection, and wait until nothing is left running.
+
+        What clients have not read yet is lost: flushing it would wait for one that stopped reading.
+        """
         self._server.close()
+        for writer in self._connections.values():
+            writer.transport.abort()
         await self._broker.shutdown()
-        for connection in self._connections:
+        connections = list(self._connections)
+        for connection in connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,14 +71,14 @@ class EmbeddedBroker:
 
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._connections[task] = writer
         try:
             await self._broker.external_connected(StreamReaderAdapter(reader), StreamWriterAdapter(writer), LISTENER)
         except Exception as error:
             _log.warning("%s: the embedded broker dropped a client: %r", LinkError.code, error)
         finally:
-            self._connections.discard(task)
-            writer.close()
+            del self._connections[task]
+            writer.transport.abort()
 
 
 def _broker() -> "RepairedBroker":

@@ -117,7 +117,7 @@ def reconnect_s(failures: int, draw: float) -> float:
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     try:
-        port = parts.port or 1883
+        port = 1883 if parts.port is None else parts.port
     except ValueError:
         port = 0
     if parts.scheme != "mqtt" or not parts.hostname or not port or "@" in parts.netloc or parts.path.strip("/"):
