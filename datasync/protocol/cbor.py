@@ -19,6 +19,8 @@ _SHORTEST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
 _SIMPLE_BYTES = {20: 0, 21: 0, 22: 0, 25: 2, 26: 4, 27: 8}
 """false, true, null, and floats of 16, 32 and 64 bits, with the bytes that follow."""
 
+_FLOATS = (25, 26, 27)
+
 _NO_MAP, _FIRST_KEY = None, b""
 
 
@@ -75,13 +77,13 @@ def _item(data: bytes, start: int) -> tuple[int, int, int]:
     elif major in (_LIST, _MAP):
         contained = argument << (major == _MAP)
         declared = position + contained  # an item takes at least a byte
-    elif major == _SIMPLE and argument in _SIMPLE_BYTES:
-        contained, position = 0, position + _SIMPLE_BYTES[argument]
+    elif major == _SIMPLE:
+        contained, position = 0, _simple(data, start)
         declared = position
     elif major in _INTEGERS:
         contained, declared = 0, position
     else:
-        raise MessageError("the CBOR has a tag or an unknown simple value")
+        raise MessageError("the CBOR has a tag")
     if declared > len(data):
         raise MessageError("the CBOR declares more than there is")
     return major, contained, position
@@ -95,6 +97,16 @@ def _argument(data: bytes, position: int, low: int) -> tuple[int, int]:
     if argument < _SHORTEST[low]:
         raise MessageError("the CBOR has an integer or a length that is not in its shortest form, or cut off")
     return argument, end
+
+
+def _simple(data: bytes, start: int) -> int:
+    kind = data[start] & 31
+    if kind not in _SIMPLE_BYTES:
+        raise MessageError("the CBOR has an unknown simple value")
+    end = start + 1 + _SIMPLE_BYTES[kind]
+    if kind in _FLOATS and end <= len(data) and dumps(cbor2.loads(data[start:end])) != data[start:end]:
+        raise MessageError("the CBOR has a float that is not in its shortest form")
+    return end
 
 
 def _check_end(data: bytes, position: int) -> None:

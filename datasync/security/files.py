@@ -1,6 +1,6 @@
 """Secrets in files: folders 0700, files 0600, and nothing readable by others is ever used.
 
-A secret is written once, durably, and never overwritten: what is derived from it would be lost.
+A secret appears whole or not at all, durably, and is never overwritten: what is derived from it would be lost.
 """
 
 import os
@@ -18,11 +18,15 @@ def write_private(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        draft = path.with_name(f".{path.name}.draft")
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        path.hardlink_to(draft)  # unlike a rename, it never replaces what is there
+        draft.unlink()
         _sync_folder(path.parent)
     except FileExistsError as error:
         raise ConfigError(
