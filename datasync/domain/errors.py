@@ -198,6 +198,12 @@ class BodyDamaged(StoreError):
     code = "BODY_DAMAGED"
 
 
+class NodeStopped(DatasyncError):
+    """The node is not running."""
+
+    code = "NODE_STOPPED"
+
+
 class LinkError(DatasyncError):
     """The connection to a broker failed."""
 
@@ -255,3 +261,9 @@ class AccessDenied(DatasyncError):
         super().__init__(detail, where=where, fix=fix)
         self.reason = reason
         """The decision's code: DENIED_BY, NO_RULE, NO_RULE_FIELD, NO_READ_UP, NO_PATH, NO_PURPOSE, ..."""
+
+
+class LearningError(DatasyncError):
+    """The model cannot be trained or used on this data."""
+
+    code = "LEARNING_INVALID"

@@ -26,6 +26,7 @@ from datasync.domain.limits import (
     FLUSH_MS,
     FLUSH_ROWS,
     MESSAGE_BYTES_MAX,
+    META_ENTRIES_MAX,
     RETRY_MS,
     RETRY_MS_MAX,
     SEGMENT_ROWS_MAX,
@@ -186,6 +187,8 @@ class DeviceConfig(NodeConfig):
     home: OperatedName | None = None
     """The edge to attach to first; the first of ``edges`` unless said."""
     capture: Capture = Capture()
+    meta: dict[str, str | int | float | bool] = Field(default_factory=dict, max_length=META_ENTRIES_MAX)
+    """The device's constants, such as its region; the policy says which of them a collection's segments carry."""
 
     @model_validator(mode="after")
     def _edges_known(self) -> Self:

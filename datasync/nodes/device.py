@@ -17,7 +17,7 @@ from datasync.handover import whereabouts
 from datasync.handover.states import DeviceState
 from datasync.handover.whereabouts import Whereabouts, Wish
 from datasync.nodes.consenting import as_stored
-from datasync.nodes.node import ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
+from datasync.nodes.node import Activate, ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import (
@@ -119,6 +119,8 @@ class DeviceNode(Node):
             case ConsentInput(ticket, purpose, given):
                 self._consent(turn, purpose, given)
                 turn.effects.answers[ticket] = None
+            case Activate(ticket, source):
+                turn.effects.answers[ticket] = self.adopt_policy(turn, source, b"")
             case LinkChange(link, up):
                 (self._up.add if up else self._up.discard)(link)
                 self._attach_due_ms = turn.now.steady_ms

@@ -1,0 +1,189 @@
+"""A device agent inside a program: ``with datasync.Device("device.toml") as device: device.record("trips", rows)``.
+
+The node runs on an event loop in a thread of its own; every method here may be called from any thread. Rows are
+checked and converted in the caller's thread, so a mistake raises where it was made.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from datasync.domain import limits
+from datasync.domain.errors import CollectionUnknown, NodeStopped, PolicyMissing
+from datasync.domain.ids import node_name
+from datasync.handover.whereabouts import Whereabouts
+from datasync.nodes.config import DeviceConfig
+from datasync.nodes.config_file import load
+from datasync.nodes.device import DeviceNode
+from datasync.nodes.node import ConsentInput, Input, Move, Record
+from datasync.nodes.run import Opened, device_shell, offer_policy, opened
+from datasync.nodes.shell import Shell
+from datasync.policy.compiled import Collection
+from datasync.policy.projection import to_batch
+from datasync.security.identity import Role
+from datasync.sync.capture import recorded
+
+
+class Device:
+    """One device, running from ``with`` to its end; leaving the block waits until all recorded rows are durable."""
+
+    def __init__(self, config: str | Path | DeviceConfig) -> None:
+        """Take a configuration, or the path of a TOML file that has it. Raises ConfigError."""
+        self._config = config if isinstance(config, DeviceConfig) else load(DeviceConfig, Path(config), os.environ)
+        self._pending = threading.Condition()
+        self._pending_rows = 0
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="datasync-device", daemon=True)
+        self._begun = threading.Event()
+        self._ended: BaseException | None = None
+        self._inside: _Inside | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._begun.wait()
+        if self._inside is None:
+            self._thread.join()
+            raise self._ended or NodeStopped("the device stopped while it started")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the device; rows that are not yet durable are forgotten, see :meth:`flush`."""
+        inside = self._inside
+        if inside is not None and self._thread.is_alive():
+            inside.loop.call_soon_threadsafe(inside.stop.set)
+        self._thread.join()
+
+    def record(self, collection: str, rows: Any, *, wait: bool = False) -> None:
+        """Record rows: dicts, an Arrow batch or table, or a pandas frame, of the collection's fields.
+
+        With ``wait`` the rows are durable on this device when it returns; otherwise soon, see :meth:`flush`. Blocks
+        while more than ``PENDING_ROWS_MAX`` rows are not yet durable. Raises RecordError and its kinds for rows that
+        do not fit, PolicyMissing before there is a policy, NodeStopped.
+        """
+        batch = to_batch(self._collection(collection), rows)
+        if batch.num_rows == 0:
+            return
+        answers = [self._give(collection, piece) for piece in _pieces(batch)]
+        if wait:
+            for answer in answers:
+                answer.result()
+
+    def flush(self) -> None:
+        """Wait until everything recorded is durable on this device. Raises what kept rows from becoming so."""
+        with self._pending:
+            self._pending.wait_for(lambda: self._pending_rows == 0 or self._failed is not None)
+            failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
+
+    def move(self, edge: str, *, planned: bool = True) -> None:
+        """Go to another edge, prepared by the present one, or at once. Raises HandoverError; returns before arrival."""
+        self._ask(lambda ticket: Move(ticket, node_name(edge), planned)).result()
+
+    def consent(self, purpose: str, *, given: bool) -> None:
+        """Note, durably, that the subject allows a purpose or no longer does; it travels with the streams."""
+        self._ask(lambda ticket: ConsentInput(ticket, purpose, given)).result()
+
+    def recorded(self, collection: str) -> int:
+        """Return how many rows of a collection are durable here: where a program goes on after a restart."""
+        base = self._running().base
+        with base.database.read() as tx:
+            return recorded(tx, base.kit.identity.name, collection)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Which edge serves the device, and under which epoch."""
+        node = self._running().shell.node
+        assert isinstance(node, DeviceNode)
+        return node.whereabouts
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether a policy is active, so that rows may be recorded; a new device gets it from its edge."""
+        return self._running().shell.node.policy is not None
+
+    def _collection(self, name: str) -> Collection:
+        policy = self._running().shell.node.policy
+        if policy is None:
+            raise PolicyMissing("there is no policy yet that says what may be recorded")
+        if name not in policy.collections:
+            raise CollectionUnknown(f"the policy has no collection {name!r}")
+        return policy.collections[name]
+
+    def _give(self, collection: str, batch: pa.RecordBatch) -> Future[None]:
+        with self._pending:
+            self._pending.wait_for(lambda: self._pending_rows < limits.PENDING_ROWS_MAX or not self._thread.is_alive())
+            self._pending_rows += batch.num_rows
+        answer = self._ask(lambda ticket: Record(ticket, collection, batch))
+        answer.add_done_callback(lambda done: self._settle(batch.num_rows, done))
+        return answer
+
+    def _settle(self, rows: int, done: Future[None]) -> None:
+        with self._pending:
+            self._pending_rows -= rows
+            if not done.cancelled() and (error := done.exception()) is not None:
+                self._failed = self._failed or error
+            elif done.cancelled():
+                self._failed = self._failed or NodeStopped("the device stopped before the rows were durable")
+            self._pending.notify_all()
+
+    def _ask(self, make: Callable[[int], Input]) -> "Future[Any]":
+        inside = self._running()
+        return asyncio.run_coroutine_threadsafe(inside.shell.ask(make), inside.loop)
+
+    def _running(self) -> "_Inside":
+        if self._inside is None or not self._thread.is_alive():
+            raise NodeStopped("the device is not running")
+        return self._inside
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # handed to the threads that wait
+            self._ended = error
+        finally:
+            with self._pending:
+                self._failed = self._failed or (self._ended if self._pending_rows else None)
+                self._pending.notify_all()
+            self._begun.set()
+
+    async def _main(self) -> None:
+        with opened(self._config, Role.DEVICE) as base:
+            shell = device_shell(self._config, base)
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(shell.run())
+                await shell.started.wait()
+                await offer_policy(shell, self._config)
+                self._inside = _Inside(asyncio.get_running_loop(), base, shell, asyncio.Event())
+                self._begun.set()
+                await self._inside.stop.wait()
+                running.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """What runs in the thread."""
+
+    loop: asyncio.AbstractEventLoop
+    base: Opened
+    shell: Shell
+    stop: asyncio.Event
+
+
+def _pieces(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+    size = limits.SEGMENT_ROWS_MAX
+    return [batch.slice(start, size) for start in range(0, batch.num_rows, size)]

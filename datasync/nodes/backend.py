@@ -1,0 +1,80 @@
+"""A running node as its HTTP API sees it."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection
+
+from datasync.domain.clock import Instant
+from datasync.domain.ids import NodeName, node_name, operator_of
+from datasync.domain.tiers import Place
+from datasync.nodes.node import Activate, Change, StartHandover
+from datasync.nodes.shell import Shell, system_clock
+from datasync.policy.compiled import Policy
+from datasync.security.vault import Vault
+from datasync.store.database import Database
+
+T = TypeVar("T")
+
+
+class NodeBackend:
+    """Implements :class:`datasync.api.backend.Backend` over a shell: changes become part of its transactions."""
+
+    def __init__(
+        self, shell: Shell, database: Database, vault: Vault, registry: CollectorRegistry, admin_token_hash: str
+    ) -> None:
+        self._shell = shell
+        self.database = database
+        self.vault = vault
+        self.registry = registry
+        self.admin_token_hash = admin_token_hash
+
+    @property
+    def name(self) -> NodeName:
+        """The node's name."""
+        return self._shell.node.name
+
+    @property
+    def place(self) -> Place:
+        """Where the node runs."""
+        return self._shell.node.place
+
+    @property
+    def operator(self) -> str:
+        """Whose node it is."""
+        return operator_of(self.name)
+
+    def policy(self) -> Policy | None:
+        """Return the active policy."""
+        return self._shell.node.policy
+
+    def now(self) -> Instant:
+        """Return the present moment."""
+        return system_clock()
+
+    def ready(self) -> list[str]:
+        """Return the codes of what keeps the node from serving."""
+        missing = [] if self._shell.started.is_set() else ["STARTING"]
+        if self.policy() is None:
+            missing.append("POLICY_MISSING")
+        missing += [f"LINK_DOWN_{name.upper()}" for name in self._shell.node.subscriptions if not self._is_up(name)]
+        return missing
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        """Run a change inside the node's next transaction and return its result after the commit."""
+        result: T = await self._shell.ask(lambda ticket: Change(ticket, change))
+        return result
+
+    async def activate_policy(self, source: bytes) -> Policy:
+        """Check, store, activate and pass on a policy. Raises PolicyError; the active policy then stays."""
+        policy: Policy = await self._shell.ask(lambda ticket: Activate(ticket, source))
+        return policy
+
+    async def start_handover(self, device: str, target: str) -> None:
+        """Begin to move a device to another edge. Raises NotFound or HandoverError when that cannot be."""
+        names = node_name(device), node_name(target)
+        await self._shell.ask(lambda ticket: StartHandover(ticket, *names))
+
+    def _is_up(self, name: str) -> bool:
+        return name in self._shell.links_up

@@ -1,0 +1,187 @@
+"""Starting nodes: the story of a start, read from top to bottom.
+
+Identity and trust, then the two databases and the vault between them, then the node in its shell with its links, then
+the HTTP API. Each part is closed in the reverse order, whatever ends the node.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from datasync.api.app import application
+from datasync.domain.errors import ConfigError
+from datasync.domain.ids import NodeName
+from datasync.nodes.backend import NodeBackend
+from datasync.nodes.cloud import CloudNode
+from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, NodeConfig, ServerConfig
+from datasync.nodes.device import DeviceNode, DeviceSettings
+from datasync.nodes.edge import EdgeNode, EdgeSettings
+from datasync.nodes.node import Activate, Kit, Node
+from datasync.nodes.roster import Patience
+from datasync.nodes.shell import Shell
+from datasync.nodes.source import BACKBONE, DEVICES
+from datasync.policy.loading import load as load_policy
+from datasync.security.identity import Identity, Role
+from datasync.security.trust import Trust
+from datasync.security.vault import Vault, load_or_create_node_key
+from datasync.store.database import Database
+from datasync.store.keys import SqlKeyShelf
+from datasync.transport.embedded import EmbeddedBroker
+from datasync.transport.mqtt import MqttLink
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a node stands on: its kit, its database, and where its metrics go."""
+
+    kit: Kit
+    database: Database
+    registry: CollectorRegistry
+
+
+def run_device(config: DeviceConfig) -> None:
+    """Run a device agent until it is told to stop."""
+    _run(config, _device(config))
+
+
+def run_edge(config: EdgeConfig) -> None:
+    """Run an edge until it is told to stop."""
+    _run(config, _edge(config))
+
+
+def run_cloud(config: CloudConfig) -> None:
+    """Run a cloud until it is told to stop."""
+    _run(config, _cloud(config))
+
+
+@contextmanager
+def opened(config: NodeConfig, role: Role) -> Iterator[Opened]:
+    """Open what a node stands on. Raises ConfigError and StoreError."""
+    identity = Identity.load(config.identity)
+    if identity.role is not role:
+        raise ConfigError(f"{identity.name} is a {identity.role}, not a {role}", where=str(config.identity))
+    trust = Trust.load(config.trust)
+    node_key = load_or_create_node_key(config.node_key, os.urandom)
+    keys = Database.open(config.keys, exclusive=True)
+    try:
+        database = Database.open(config.database, exclusive=True)
+        try:
+            vault = Vault(node_key, SqlKeyShelf(keys), os.urandom)
+            kit = Kit(identity, trust, vault, os.urandom, config.window_bytes, config.retry.first_ms)
+            yield Opened(kit, database, CollectorRegistry())
+        finally:
+            database.close()
+    finally:
+        keys.close()
+
+
+def device_shell(config: DeviceConfig, base: Opened) -> Shell:
+    """Return the shell of a device; its links are the brokers of its edges, by the edges' names."""
+    addresses = {edge.name: edge.url.url for edge in config.edges}
+    settings = DeviceSettings(
+        config.first_edge.name, config.capture.flush_rows, config.capture.flush_ms, dict(config.meta)
+    )
+
+    def build() -> DeviceNode:
+        return DeviceNode(base.kit, settings)
+
+    def dial(edge: str) -> MqttLink:
+        address = addresses.get(NodeName(edge))
+        if address is None:
+            raise ConfigError(f"the configuration has no address for the edge {edge!r}")
+        return MqttLink(address, f"device-{base.kit.identity.name}", build().subscriptions[""])
+
+    return Shell(build, base.database, dial, (), base.registry)
+
+
+async def _device(config: DeviceConfig) -> None:
+    with opened(config, Role.DEVICE) as base:
+        shell = device_shell(config, base)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(shell.run())
+            await shell.started.wait()
+            await offer_policy(shell, config)
+
+
+async def _edge(config: EdgeConfig) -> None:
+    with opened(config, Role.EDGE) as base:
+        patience = Patience(int(config.hold_s * 1000), int(config.source_timeout_s * 1000))
+        settings = EdgeSettings(config.cloud, patience)
+        addresses = {DEVICES: config.broker, BACKBONE: config.backbone}
+        await _serve(config, base, lambda: EdgeNode(base.kit, settings), addresses)
+
+
+async def _cloud(config: CloudConfig) -> None:
+    with opened(config, Role.CLOUD) as base:
+        await _serve(config, base, lambda: CloudNode(base.kit), {BACKBONE: config.broker})
+
+
+async def _serve(config: ServerConfig, base: Opened, build: Callable[[], Node], links: dict[str, Broker]) -> None:
+    """Run an edge or a cloud: its broker if that is in this process, its shell, its HTTP API."""
+
+    def dial(name: str) -> MqttLink:
+        client_id = f"{base.kit.identity.name.replace('/', '.')}-{name}"
+        # a plain device's message is kept by the broker until it is committed here
+        return MqttLink(links[name].url, client_id, build().subscriptions[name], durable_session=name == DEVICES)
+
+    shell = Shell(build, base.database, dial, tuple(links), base.registry)
+    backend = NodeBackend(shell, base.database, base.kit.vault, base.registry, config.admin_hash())
+    async with _broker(config.broker), _http(config, backend), asyncio.TaskGroup() as tasks:
+        tasks.create_task(shell.run())
+        await shell.started.wait()
+        await offer_policy(shell, config)
+        _log.info("%s serves on http://%s:%s", base.kit.identity.name, config.http.host, config.http.port)
+
+
+async def offer_policy(shell: Shell, config: NodeConfig) -> None:
+    """Activate the configured policy file unless the node has it, or a newer one. Raises PolicyError."""
+    if config.policy is None:
+        return
+    source = config.policy.read_bytes()
+    offered = load_policy(source, name=str(config.policy))
+    active = shell.node.policy
+    if active is None or active.revision < offered.revision:
+        await shell.ask(lambda ticket: Activate(ticket, source))
+
+
+@asynccontextmanager
+async def _broker(broker: Broker) -> AsyncIterator[None]:
+    if not broker.embedded:
+        yield
+        return
+    async with EmbeddedBroker(broker.host, broker.port):
+        yield
+
+
+@asynccontextmanager
+async def _http(config: ServerConfig, backend: NodeBackend) -> AsyncIterator[None]:
+    runner = web.AppRunner(application(backend), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.http.host, config.http.port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _run(config: NodeConfig, node: "asyncio._CoroutineLike[None]") -> None:
+    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_until_told(node))
+
+
+async def _until_told(node: "asyncio._CoroutineLike[None]") -> None:
+    running = asyncio.ensure_future(node)
+    loop = asyncio.get_running_loop()
+    for told in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(told, running.cancel)
+    with suppress(asyncio.CancelledError):
+        await running
