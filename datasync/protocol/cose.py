@@ -67,7 +67,8 @@ def parse_signed(data: bytes, headers: frozenset[int] = frozenset()) -> Signed:
     if unprotected != {} or len(signature) != _SIGNATURE_BYTES:
         raise MessageError("a COSE_Sign1 here has no unprotected header, and a signature of 64 bytes")
     found = cbor.loads(protected)
-    if not isinstance(found, dict) or found.pop(HEADER_ALGORITHM, None) != _EDDSA:
+    algorithm = found.pop(HEADER_ALGORITHM, None) if isinstance(found, dict) else None
+    if type(algorithm) is not int or algorithm != _EDDSA:
         raise MessageError("the algorithm is not EdDSA")
     if found.keys() != headers:
         raise MessageError(f"the protected headers are not {sorted(headers | {HEADER_ALGORITHM})}")
