@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,27 @@ class PostgresCluster:
     def drop(self, name: str) -> None:
         self._sql(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _sql(self, statement: str) -> None:
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """While the block runs, the whole server has this setting."""
+        before = self._sql(f"SHOW {name}")
+        self._set(name, value)
+        yield
+        self._set(name, str(before))
+
+    def _set(self, name: str, value: str) -> None:
+        self._sql(f"ALTER SYSTEM SET {name} = {value}")
+        self._sql("SELECT pg_reload_conf()")
+        while self._sql(f"SHOW {name}") != value:
+            pass  # the server reads its configuration soon, not at once
+
+    def _sql(self, statement: str) -> object:
         import psycopg
 
         with psycopg.connect(host=str(self._folder), user=SUPERUSER, autocommit=True) as connection:
-            connection.execute(statement.encode())
+            cursor = connection.execute(statement.encode())
+            row = cursor.fetchone() if cursor.description else None
+        return row[0] if row else None
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._binaries / program), "--pgdata", str(self._data), *arguments]

@@ -43,8 +43,8 @@ def put(tx: Connection, consent: Consent) -> bool:
     )
     changed = {name: statement.excluded[name] for name in ("given", "stamp", "statement", "state")}
     newer = statement.excluded.stamp > _T.c.stamp
-    key = ["stream_id", "purpose"]
-    return tx.execute(statement.on_conflict_do_update(index_elements=key, set_=changed, where=newer)).rowcount > 0
+    kept = statement.on_conflict_do_update(index_elements=["stream_id", "purpose"], set_=changed, where=newer)
+    return tx.execute(kept.returning(_T.c.stream_id)).first() is not None
 
 
 def of_streams(tx: Connection, streams: Iterable[StreamId], purpose: str | None = None) -> list[Consent]:

@@ -42,7 +42,7 @@ class Database:
         lock = _prepare_file(address, create, exclusive) if address.get_backend_name() == "sqlite" else None
         database = cls(engines.writer(address, exclusive=exclusive), engines.readers(address), lock)
         try:
-            database._check_schema(create)
+            database._check(create)
         except BaseException:
             database.close()
             raise
@@ -82,7 +82,9 @@ class Database:
             os.close(self._lock)
             self._lock = None
 
-    def _check_schema(self, create: bool) -> None:
+    def _check(self, create: bool) -> None:
+        with _translated():
+            self._writer.connect().close()  # sets the writing connection up, or says why that cannot be
         with self.read() as tx:
             empty = create and schema.is_empty(tx)
         if empty:

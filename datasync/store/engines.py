@@ -34,6 +34,8 @@ _SQLITE_SETTINGS: dict[str, int | str] = {
 
 _POSTGRES_DURABLE = {"synchronous_commit": {"on", "remote_apply"}, "fsync": {"on"}}
 
+_LOCK_NOT_AVAILABLE = "55P03"
+
 _OWNER_LOCK = 0x64_61_74_61_73_79_6E_63
 """The advisory lock of a database's one writing process: "datasync" in ASCII."""
 
@@ -120,6 +122,16 @@ def _set_up_postgres(driver: Any, *, read_only: bool, exclusive: bool) -> None:
             raise StoreError(f"PostgreSQL's {name} is {found!r}, so it may lose what it committed", fix="set it to on")
     driver.execute(f"SET lock_timeout = {LOCK_WAIT_MS_MAX}")
     if exclusive:
-        driver.execute(f"SELECT pg_advisory_lock({_OWNER_LOCK})")
+        _own_postgres(driver)
     driver.autocommit = False
     driver.read_only = read_only
+
+
+def _own_postgres(driver: Any) -> None:
+    """Take the owner's lock for as long as this connection lives; the server frees that of a killed process."""
+    try:
+        driver.execute(f"SELECT pg_advisory_lock({_OWNER_LOCK})")
+    except Exception as error:
+        if getattr(error, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise StoreError("another process has this database open", fix="stop that node") from error

@@ -17,6 +17,9 @@ from sqlalchemy import Connection, inspect
 from datasync.domain.errors import SchemaOutdated, StoreError
 from datasync.store.tables import metadata
 
+_UPGRADE_LOCK = 0x75_70_67_72_61_64_65
+"""The advisory lock of whoever upgrades: "upgrade" in ASCII."""
+
 
 def migrations() -> Path:
     """Return the folder of the revisions. Raises StoreError when the installation lacks it."""
@@ -29,6 +32,8 @@ def migrations() -> Path:
 
 def upgrade(connection: Connection) -> list[str]:
     """Apply the revisions that are missing; return them, the oldest first."""
+    if connection.dialect.name == "postgresql":  # SQLite's writers take turns anyway
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})")
     config = _config()
     config.attributes["connection"] = connection
     missing = ScriptDirectory.from_config(config).iterate_revisions("head", _revision(connection) or "base")

@@ -185,12 +185,12 @@ def partners(
 ) -> dict[int, dict[Tier, StoredSegment]]:
     """Return, by the id of each given segment, the visible segments of the same batch at the given tiers.
 
-    Layers of one batch share their device, collection and sequence numbers. A stream without a known device has
-    no partners.
+    Layers of one batch share their device, collection, sequence numbers and time of capture. A stream without a
+    known device has no partners.
     """
     mine, other, partner = tables.streams.alias("mine"), tables.streams.alias("other"), _T.alias("partner")
     siblings = and_(other.c.device == mine.c.device, other.c.collection == mine.c.collection)
-    batch = and_(partner.c.seq_first == _T.c.seq_first, partner.c.seq_last == _T.c.seq_last)
+    batch = and_(*(partner.c[name] == _T.c[name] for name in ("seq_first", "seq_last", "captured")))
     query = (
         select(_T.c.id.label("base"), *partner.c)
         .join_from(_T, mine, mine.c.stream_id == _T.c.stream_id)
