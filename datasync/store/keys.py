@@ -21,10 +21,14 @@ _T = tables.data_keys
 
 
 class SqlKeyShelf:
-    """The vault's shelf (``security.vault.KeyShelf``) in a database that holds nothing else."""
+    """The vault's shelf (``security.vault.KeyShelf``) in a database that holds nothing else.
+
+    Opening it finishes the overwriting that a crash may have left undone.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        database.checkpoint()
 
     def put(self, key_id: str, stream: StreamId, wrapped: bytes, created_ms: int) -> None:
         """Keep the wrapped key, in place of one with the same id."""
