@@ -1,0 +1,175 @@
+"""A policy as programs use it: names looked up, chains fitted, nothing left to check.
+
+A field has one *form* for each tier at which it may be seen: its raw form at its own tier and, for each chain in
+``up:``, the transformed form at the tier where the chain ends. Layer T of a batch holds the forms at tier T; a reader
+cleared for T sees of each field the form with the highest tier up to T.
+
+Everything is immutable but :attr:`Policy.memo`, where plans and decisions are kept once they are worked out; it holds
+nothing that cannot be worked out again, and at most one entry for each question that the policy has an answer to.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from datasync.domain.errors import CollectionUnknown
+from datasync.domain.tiers import Place, Tier
+from datasync.policy.document import Basis, Document, Selector
+from datasync.policy.predicate import Clause, Predicate, Scalar
+from datasync.policy.problems import nearest
+from datasync.policy.transforms import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a field looks like at a tier: the names of the transforms that made it (none: raw) and its type."""
+
+    field: str
+    tier: Tier
+    chain: tuple[str, ...]
+    type: pa.DataType
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a collection: its raw type and tier, and its fitted chains by the place they lead to."""
+
+    name: str
+    type: pa.DataType
+    tier: Tier
+    up: Mapping[Place, tuple[Step, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mobility:
+    """What moves first in a handover (``hot_ms`` before now; None: all), and whether escrow is kept."""
+
+    hot_ms: int | None
+    escrow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """Rows that match go to ``to`` and are absent from the layers below."""
+
+    to: Tier
+    where: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A schema of the policy. ``time`` names its timestamp field; ``meta`` its constants with their tiers."""
+
+    name: str
+    kind: str
+    subject: str
+    time: str | None
+    meta: Mapping[str, Tier]
+    fields: Mapping[str, Field]
+    forms: Mapping[str, Mapping[Tier, Form]]
+    lifts: tuple[Lift, ...]
+    mobility: Mobility
+    retain: Mapping[Place, int]
+    input_schema: pa.Schema
+
+    def layer_schema(self, tier: Tier) -> pa.Schema:
+        """Return the columns of the layer at ``tier``, without those that lifted rows add."""
+        return pa.schema([(form.field, form.type) for form in self.forms_at(tier)])
+
+    def forms_at(self, tier: Tier) -> tuple[Form, ...]:
+        """Return the forms whose tier is ``tier``, in the order of the fields."""
+        return tuple(forms[tier] for forms in self.forms.values() if tier in forms)
+
+    def seen(self, name: str, ceiling: Tier) -> Form | None:
+        """Return the form of a field that a reader cleared up to ``ceiling`` sees: the highest one up to there."""
+        tiers = [tier for tier in self.forms[name] if tier <= ceiling]
+        return self.forms[name][max(tiers)] if tiers else None
+
+    def tiers(self) -> tuple[Tier, ...]:
+        """Return the tiers that have a layer, low to high: those of any form, and those that rows are lifted to."""
+        with_forms = {tier for forms in self.forms.values() for tier in forms}
+        return tuple(sorted(with_forms | {lift.to for lift in self.lifts}))
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """An AI program that reads: where it runs, for whom, why, and up to which tier. A device's needs no operator."""
+
+    id: str
+    place: Place
+    operator: str
+    kind: str
+    clearance: Tier
+    purposes: frozenset[str]
+    attributes: Mapping[str, Scalar]
+
+    @property
+    def ceiling(self) -> Tier:
+        """The highest tier that the worker may see where it runs."""
+        return min(self.place.highest_tier, self.clearance)
+
+    @property
+    def scope(self) -> Mapping[str, Scalar]:
+        """What ``$worker.x`` can name: the worker's attributes, and what it is."""
+        return {
+            **self.attributes,
+            "id": self.id,
+            "place": self.place.value,
+            "operator": self.operator,
+            "kind": self.kind,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An allow or a deny. ``fields`` None means all of them; ``where`` is bound to each worker's columns when read."""
+
+    id: str
+    allows: bool
+    selector: Selector
+    collection: str
+    fields: frozenset[str] | None
+    where: Sequence[Clause]
+
+    def selects(self, worker: Worker) -> bool:
+        """Whether the rule is for this worker: it fits every key that the selector gives."""
+        chosen = self.selector
+        pairs = (
+            (chosen.worker, worker.id),
+            (chosen.place, worker.place),
+            (chosen.kind, worker.kind),
+            (chosen.operator, worker.operator),
+        )
+        return all(want is None or want == have for want, have in pairs)
+
+    def covers(self, name: str) -> bool:
+        """Whether the rule speaks of this field."""
+        return self.fields is None or name in self.fields
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """A whole policy, checked and compiled. ``digest`` is 64 hex digits of SHA-256 over the canonical document."""
+
+    document: Document
+    source: bytes = field(repr=False)
+    digest: str
+    revision: int
+    operators: frozenset[str]
+    purposes: frozenset[str]
+    collections: Mapping[str, Collection]
+    workers: Mapping[str, Worker]
+    rules: tuple[Rule, ...]
+    basis: Mapping[str, Basis]
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection. Raises CollectionUnknown."""
+        try:
+            return self.collections[name]
+        except KeyError:
+            raise CollectionUnknown(
+                f"the policy {self.document.id} has no collection {name}", fix=nearest(name, self.collections)
+            ) from None
