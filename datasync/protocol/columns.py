@@ -165,8 +165,6 @@ def _decompress(body: bytes, size: int) -> pa.Buffer:
 
 def _read(message: pa.Buffer, schema: pa.Schema) -> pa.RecordBatch:
     parsed = pa.ipc.read_message(message)
-    if parsed.type != "record batch":
-        raise SegmentInvalid(f"the columns are no record batch but a {parsed.type}")
     # pyarrow has no option to refuse compressed buffers, so the flag is looked up in the FlatBuffers table.
     metadata = parsed.metadata.to_pybytes()
     table = _target(metadata, _slot(metadata, _target(metadata, 0), _HEADER_OF_MESSAGE))

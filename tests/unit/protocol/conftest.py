@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import HealthCheck, settings
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from datasync.domain.clock import Instant
@@ -12,6 +13,9 @@ from datasync.domain.ids import node_name
 from datasync.domain.tiers import Tier
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Authority, Peer, Trust
+
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,15 @@ import random
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from datasync.domain.clock import Instant
 from datasync.domain.ids import node_name
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Authority, Trust
+
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 @pytest.fixture

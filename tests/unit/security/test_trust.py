@@ -297,6 +297,11 @@ def test_trust_without_certificates_or_with_bad_ones_is_a_configuration_error(ed
         Trust([edge.certificate])
 
 
+def test_an_authority_that_did_not_sign_itself_is_refused(acme: Authority) -> None:
+    with pytest.raises(ConfigError, match="not signed by itself"):
+        Trust([acme.certificate[:-1] + bytes([acme.certificate[-1] ^ 1])])
+
+
 def test_a_saved_authority_loads_and_enrols(acme: Authority, trust: Trust, now: Instant, tmp_path: Path) -> None:
     acme.save(tmp_path / "authority")
     loaded = Authority.load(tmp_path / "authority")

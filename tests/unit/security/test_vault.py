@@ -287,6 +287,14 @@ def test_a_node_key_is_drawn_once_and_kept_for_its_owner(tmp_path: Path) -> None
         load_or_create_node_key(path, random.Random(4).randbytes)
 
 
+def test_a_crash_while_the_node_key_was_written_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "node" / "vault.key"
+    path.parent.mkdir()
+    (path.parent / ".vault.key.draft").write_bytes(b"half of a k")
+    assert len(load_or_create_node_key(path, random.Random(3).randbytes)) == 32
+    assert [file.name for file in path.parent.iterdir()] == ["vault.key"]
+
+
 @pytest.mark.parametrize("content", ["", "ab" * 31, "ab" * 33, "zz" * 32])
 def test_a_malformed_node_key_is_a_configuration_error(tmp_path: Path, content: str) -> None:
     tmp_path.chmod(0o700)
