@@ -28,6 +28,7 @@ from datasync.security.recent import Recent
 
 AUTHORITY_FILE = "authority.pem"
 AUTHORITY_KEY_FILE = "authority.key"
+DAYS_MAX = 36_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Authority:
         cls, operator: str, now: Instant, *, days: int = 3650, entropy: Callable[[int], bytes] = os.urandom
     ) -> Self:
         """Return a new authority for ``operator``. Raises ConfigError when that is no operator's name."""
+        _check_days(days)
         try:
             if "/" in node_name(operator):
                 raise ValueError(f"{operator!r} is no operator's name: write it without a slash")
@@ -71,6 +73,7 @@ class Authority:
 
         Raises ConfigError for a name that does not fit the role, or an edge or cloud of another operator.
         """
+        _check_days(days)
         try:
             certificates.check_role(node_name(name), role)
         except ValueError as error:
@@ -162,6 +165,11 @@ class Trust:
             raise SignerUntrusted(str(error)) from error
         peer = Peer(node.name, node.role, authority.operator, node.verify_key, node.sealing_key, der)
         return peer, node.validity, authority.validity
+
+
+def _check_days(days: int) -> None:
+    if not 1 <= days <= DAYS_MAX:
+        raise ConfigError(f"a certificate is valid for 1 to {DAYS_MAX} days, not {days}")
 
 
 def _check_validity(name: NodeName, validity: Validity, now: Instant) -> None:

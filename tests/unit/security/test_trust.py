@@ -318,6 +318,14 @@ def test_an_authority_does_not_load_with_another_key(acme: Authority, borealis: 
         Authority.load(tmp_path / "a")
 
 
+@pytest.mark.parametrize("days", [-1, 0, 36_501])
+def test_a_certificate_is_valid_for_a_sensible_time(acme: Authority, now: Instant, days: int) -> None:
+    with pytest.raises(ConfigError, match="days"):
+        Authority.create("acme", now, days=days)
+    with pytest.raises(ConfigError, match="days"):
+        acme.enrol(node_name("watch-7"), Role.DEVICE, now=now, days=days)
+
+
 @pytest.mark.parametrize("operator", ["", "acme/cbd", "Acme", "ac me"])
 def test_an_operator_needs_a_plain_name(operator: str, now: Instant) -> None:
     with pytest.raises(ConfigError):
