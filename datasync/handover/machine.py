@@ -6,7 +6,7 @@ that an edge which crashes and restarts goes on exactly where its database says.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from datasync.domain import limits
 from datasync.domain.errors import EpochLeap, EpochStale, HandoverError, NonceStale
@@ -33,8 +33,8 @@ class Account:
     state: EdgeState = EdgeState.UNKNOWN
     known: Order = NEVER
     served: Order = NEVER
-    token: bytes = b""
-    nonce: bytes = b""
+    token: bytes = field(default=b"", repr=False)
+    nonce: bytes = field(default=b"", repr=False)
     handover: HandoverId | None = None
     target: NodeName | None = None
     cold: tuple[NodeName, ...] = ()

@@ -70,6 +70,7 @@ EDGE: dict[tuple[EdgeState, EdgeEvent], EdgeState] = {
     (_E.PREPARED, _V.PREPARE): _E.PREPARED,
     (_E.PREPARED, _V.ATTACH): _E.CATCHING_UP,
     (_E.PREPARED, _V.FENCE): _E.ERASED,  # the attach never came: the copy in advance is no state of its own
+    (_E.PREPARED, _V.TARGET_ACTIVE): _E.PREPARED,  # said again, of a move before the one that is prepared
     (_E.PREPARED, _V.EXPIRE): _E.ERASED,
     (_E.CATCHING_UP, _V.ATTACH): _E.CATCHING_UP,
     (_E.CATCHING_UP, _V.CAUGHT_UP): _E.ACTIVE,

@@ -5,7 +5,7 @@ used twice, whatever crashes. ``visits`` are the edges that may have state: the 
 one tried since; ``keys`` has the session key of the present attach and, by edge, those of the visits.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
@@ -44,7 +44,7 @@ class Whereabouts:
     handover: HandoverId | None = None
     mode: str | None = None
     wish: Wish | None = None
-    keys: SessionKeys = NO_KEYS
+    keys: SessionKeys = field(default=NO_KEYS, repr=False)
     since_ms: int = 0
 
     def token(self, nonce: bytes) -> AttachToken:

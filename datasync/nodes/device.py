@@ -140,6 +140,8 @@ class DeviceNode(Node):
             case DeviceState.ATTACHING:
                 self._attach(turn)
             case DeviceState.ATTACHED:
+                if self._here.mode == "degraded":
+                    self._attach(turn)  # the same token again: the answer says whether everything has arrived
                 self._upload(turn)
                 self._send_consents(turn)
                 self._seek_preparation(turn)

@@ -57,7 +57,7 @@ class Forwarding:
             signed = self._node.kit.vault.decrypt(each.stream, each.key_id, each.seq_first, body)
             if not each.verified:
                 check_same(segment.parse(signed), each)
-                segments.verified(turn.tx, [each.id])
+                segments.mark_verified(turn.tx, [each.id])
         except (MessageError, KeyUnavailable) as error:
             self._node.note(turn, f"stream {each.stream}", error)
             numbers = RangeSet.of([(each.seq_first, each.seq_last)])

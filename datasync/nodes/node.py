@@ -303,6 +303,8 @@ class Node(ABC):
             self.raw(turn, address)
             return
         peer, message = self._open(turn, address)
+        if peer.name == self.name:
+            return  # a broker gives a subscriber what it published itself
         turn.count("received", message.t)
         roles, handler = self._handlers.get(type(message), (frozenset(), None))
         if handler is None or peer.role not in roles:
@@ -329,8 +331,13 @@ class Node(ABC):
         return opened.peer, message
 
     def _tell_refusal(self, turn: Turn, peer: Peer, message: AnyMessage, error: DatasyncError) -> None:
-        order = {name: getattr(message, name, 0) for name in ("incarnation", "epoch")}
-        told = Rejected(of=message.t, code=error.code, detail=error.detail[:1024], **order)
+        told = Rejected(
+            of=message.t,
+            code=error.code,
+            detail=error.detail[:1024],
+            incarnation=getattr(message, "incarnation", 0),
+            epoch=getattr(message, "epoch", 0),
+        )
         self.send(turn, turn.arrival.link, topics.device_down(peer.name), told)
 
     def _finish(self, turn: Turn) -> Effects:

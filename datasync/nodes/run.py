@@ -8,9 +8,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -173,12 +174,12 @@ async def _http(config: ServerConfig, backend: NodeBackend) -> AsyncIterator[Non
         await runner.cleanup()
 
 
-def _run(config: NodeConfig, node: "asyncio._CoroutineLike[None]") -> None:
+def _run(config: NodeConfig, node: Coroutine[Any, Any, None]) -> None:
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_until_told(node))
 
 
-async def _until_told(node: "asyncio._CoroutineLike[None]") -> None:
+async def _until_told(node: Coroutine[Any, Any, None]) -> None:
     running = asyncio.ensure_future(node)
     loop = asyncio.get_running_loop()
     for told in (signal.SIGINT, signal.SIGTERM):

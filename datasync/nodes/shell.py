@@ -125,7 +125,7 @@ class Shell:
         except StoreError as error:
             # the database is away or full: nothing was done, and the inputs come again
             _log.error("%s", error)
-            self._inputs.extendleft(reversed([each for each in taken if not hasattr(each[0], "ticket")]))
+            self._inputs.extendleft(reversed([pair for pair in taken if not hasattr(pair[0], "ticket")]))
             await self._rebuild(leave=())
             return
         except Exception as error:
@@ -143,13 +143,13 @@ class Shell:
         """Find the input that the node failed on: try each by itself, and drop the one that fails alone."""
         await self._rebuild(leave=[each for each, _ in taken])
         if len(taken) > 1:
-            for each in taken:
-                await self._take(tasks, [each])
+            for pair in taken:
+                await self._take(tasks, [pair])
             return
         _log.error("INTERNAL: the node failed and was built anew", exc_info=error)
         self._metrics.failures.inc()
-        for each, acknowledge in taken:
-            self._answer(getattr(each, "ticket", 0), DatasyncError("the node failed on this; see its log"))
+        for dropped, acknowledge in taken:
+            self._answer(getattr(dropped, "ticket", 0), DatasyncError("the node failed on this; see its log"))
             if acknowledge is not None:
                 acknowledge()
 

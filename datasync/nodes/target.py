@@ -267,12 +267,8 @@ class Target:
     def _add_up(self, turn: Turn, handover: HandoverId | None, count: int, rows: int, size_bytes: int) -> None:
         record = handovers.get(turn.tx, handover) if handover is not None else None
         if record is not None and count:
-            total = {
-                "segments": record.segments + count,
-                "rows": record.rows + rows,
-                "bytes": record.bytes + size_bytes,
-            }
-            handovers.put(turn.tx, replace(record, **total))
+            segments_now, rows_now, bytes_now = record.segments + count, record.rows + rows, record.bytes + size_bytes
+            handovers.put(turn.tx, replace(record, segments=segments_now, rows=rows_now, bytes=bytes_now))
 
     def _set(self, turn: Turn, handover: HandoverId, **changed: str | int | None) -> None:
         record = handovers.get(turn.tx, handover)
