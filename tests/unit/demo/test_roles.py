@@ -74,8 +74,10 @@ def test_the_seed_draws_the_cohort(data):
 
 
 def test_no_window_of_a_split_is_in_two_roles(data, cloud_view, edge_views):
-    for split in splits(data, cloud_view, edge_views).values():
-        for part in split.edges.values():
+    for seed, split in splits(data, cloud_view, edge_views).items():
+        assert set(split.public.groups.tolist()) == roles(data, seed).public
+        for edge, part in split.edges.items():
+            assert set(part.held_out.groups.tolist()) == roles(data, seed).edges[edge].held_out
             trained = {*part.before.groups.tolist(), *part.after.groups.tolist(), *split.public.groups.tolist()}
             assert not trained & set(part.held_out.groups.tolist())
             assert set(part.old.groups.tolist()) <= set(part.held_out.groups.tolist())
