@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from datasync.domain.errors import CollectionUnknown, HandoverError, NotAttached, PolicyMissing
+from datasync.domain.errors import HandoverError, NotAttached, PolicyMissing, RecordError
 from datasync.domain.ids import HandoverId, NodeName, StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place, Tier
@@ -19,6 +19,7 @@ from datasync.handover.whereabouts import Whereabouts, Wish
 from datasync.nodes.consenting import as_stored
 from datasync.nodes.node import Activate, ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
+from datasync.policy.compiled import Policy
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import (
     Ack,
@@ -110,8 +111,10 @@ class DeviceNode(Node):
             case Record(ticket, collection, batch):
                 if self.policy is None:
                     raise PolicyMissing("there is no policy yet that says what may be recorded")
-                if collection not in self.policy.collections:
-                    raise CollectionUnknown(f"the policy has no collection {collection!r}")
+                if batch.schema != self.policy.collection(collection).input_schema:
+                    raise RecordError(
+                        f"the rows are not in the schema that {collection} has now", fix="record them again"
+                    )
                 self._gathering.add(collection, batch, ticket, turn.now)
             case Move(ticket, target, planned):
                 self._wish(turn, target, planned)
@@ -120,7 +123,7 @@ class DeviceNode(Node):
                 self._consent(turn, purpose, given)
                 turn.effects.answers[ticket] = None
             case Activate(ticket, source):
-                turn.effects.answers[ticket] = self.adopt_policy(turn, source, b"")
+                turn.effects.answers[ticket] = self._change_policy(turn, source, b"")
             case LinkChange(link, up):
                 (self._up.add if up else self._up.discard)(link)
                 self._attach_due_ms = turn.now.steady_ms
@@ -129,8 +132,7 @@ class DeviceNode(Node):
 
     def duties(self, turn: Turn) -> None:
         """Make durable what is ready, then attach, or send."""
-        for gathered in self._gathering.take(turn.now):
-            self._capture(turn, gathered)
+        self._capture(turn, self._gathering.take(turn.now))
         turn.effects.wake(self._gathering.deadline_ms)
         if self._here.edge is not None:
             turn.effects.links = frozenset([self._here.edge])
@@ -148,13 +150,14 @@ class DeviceNode(Node):
 
     # --- capture and upload
 
-    def _capture(self, turn: Turn, gathered: Gathered) -> None:
-        assert self.policy is not None
-        for batch in gathered.batches:
-            stamp = self.stamp(turn.now)
-            self._captor.capture(turn.tx, self.policy, gathered.collection, batch, stamp, turn.now)
-            turn.count("captured", gathered.collection, batch.num_rows)
-        turn.effects.answers.update(dict.fromkeys(gathered.tickets))
+    def _capture(self, turn: Turn, ready: Iterable[Gathered]) -> None:
+        for gathered in ready:
+            assert self.policy is not None
+            for batch in gathered.batches:
+                stamp = self.stamp(turn.now)
+                self._captor.capture(turn.tx, self.policy, gathered.collection, batch, stamp, turn.now)
+                turn.count("captured", gathered.collection, batch.num_rows)
+            turn.effects.answers.update(dict.fromkeys(gathered.tickets))
 
     def _upload(self, turn: Turn) -> None:
         edge = self._edge()
@@ -383,7 +386,13 @@ class DeviceNode(Node):
 
     def _on_policy(self, turn: Turn, peer: Peer, bundle: PolicyBundle) -> None:
         if self.is_news(bundle):
-            self.adopt_policy(turn, bundle.source, turn.arrival.payload)
+            self._change_policy(turn, bundle.source, turn.arrival.payload)
+
+    def _change_policy(self, turn: Turn, source: bytes, bundle: bytes) -> Policy:
+        """Adopt a policy; what was recorded under the one before is captured under it."""
+        self.check_policy(source)
+        self._capture(turn, self._gathering.take(turn.now, everything=True))
+        return self.adopt_policy(turn, source, bundle)
 
 
 def arrived_state(stream: Stream) -> State:

@@ -43,9 +43,9 @@ class Gathering:
         pending.tickets.append(ticket)
         pending.rows += batch.num_rows
 
-    def take(self, now: Instant) -> list[Gathered]:
-        """Give up what is ready; batches of at most ``flush_rows`` rows each, in the order of recording."""
-        ready = [name for name, each in self._pending.items() if self._is_ready(each, now)]
+    def take(self, now: Instant, *, everything: bool = False) -> list[Gathered]:
+        """Give up what is ready, or all; batches of at most ``flush_rows`` rows each, in the order of recording."""
+        ready = [name for name, each in self._pending.items() if everything or self._is_ready(each, now)]
         return [self._cut(name, self._pending.pop(name)) for name in ready]
 
     @property

@@ -50,7 +50,6 @@ operators: [acme]
 purposes: [test.run]
 transforms:
   pid: {op: hmac, key: subject, rotate: 30d, from: user-private, to: edge-private}
-  tens: {op: round, digits: -1, from: edge-private, to: public}
 collections:
   steps:
     kind: stream
