@@ -7,7 +7,7 @@ checked and converted in the caller's thread, so a mistake raises where it was m
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from datasync.domain import limits
-from datasync.domain.errors import CollectionUnknown, NodeStopped, PolicyMissing
+from datasync.domain.errors import NodeStopped, PolicyMissing
 from datasync.domain.ids import node_name
 from datasync.handover.whereabouts import Whereabouts
 from datasync.nodes.config import DeviceConfig
@@ -24,11 +24,16 @@ from datasync.nodes.config_file import load
 from datasync.nodes.device import DeviceNode
 from datasync.nodes.node import ConsentInput, Input, Move, Record
 from datasync.nodes.run import Opened, device_shell, offer_policy, opened
-from datasync.nodes.shell import Shell
-from datasync.policy.compiled import Collection
+from datasync.nodes.shell import Shell, system_clock
+from datasync.policy import decide
+from datasync.policy.compiled import Policy
 from datasync.policy.projection import to_batch
 from datasync.security.identity import Role
+from datasync.store import segments
+from datasync.store.segments import State
 from datasync.sync.capture import recorded
+from datasync.views.plan import plan as compile_plan
+from datasync.views.read import read
 
 
 class Device:
@@ -74,7 +79,7 @@ class Device:
         while more than ``PENDING_ROWS_MAX`` rows are not yet durable. Raises RecordError and its kinds for rows that
         do not fit, PolicyMissing before there is a policy, NodeStopped.
         """
-        batch = to_batch(self._collection(collection), rows)
+        batch = to_batch(self._policy().collection(collection), rows)
         if batch.num_rows == 0:
             return
         answers = [self._give(collection, piece) for piece in _pieces(batch)]
@@ -104,6 +109,26 @@ class Device:
         with base.database.read() as tx:
             return recorded(tx, base.kit.identity.name, collection)
 
+    def view(self, worker: str, collection: str, purpose: str, *, after: int = 0) -> pa.RecordBatchReader:
+        """Return what one of the policy's workers on this device may read of a collection, as an Arrow reader.
+
+        Read it to its end, or let it go. Raises NotFound for an unknown worker, AccessDenied, PolicyMissing.
+        """
+        base, policy = self._running().base, self._policy()
+        plan = compile_plan(policy, decide.worker(policy, worker), collection, purpose)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with base.database.read() as tx:
+                for chunk in read(tx, base.kit.vault, plan, system_clock(), after=after):
+                    yield chunk.batch
+
+        return pa.RecordBatchReader.from_batches(plan.schema, batches())
+
+    def owed(self) -> int:
+        """Return how many segments are not yet safe elsewhere, of those that may leave the device."""
+        with self._running().base.database.read() as tx:
+            return segments.count(tx, [State.WAITING, State.DURABLE])
+
     @property
     def whereabouts(self) -> Whereabouts:
         """Which edge serves the device, and under which epoch."""
@@ -116,13 +141,11 @@ class Device:
         """Whether a policy is active, so that rows may be recorded; a new device gets it from its edge."""
         return self._running().shell.node.policy is not None
 
-    def _collection(self, name: str) -> Collection:
+    def _policy(self) -> Policy:
         policy = self._running().shell.node.policy
         if policy is None:
-            raise PolicyMissing("there is no policy yet that says what may be recorded")
-        if name not in policy.collections:
-            raise CollectionUnknown(f"the policy has no collection {name!r}")
-        return policy.collections[name]
+            raise PolicyMissing("there is no policy yet that says what may be recorded and read")
+        return policy
 
     def _give(self, collection: str, batch: pa.RecordBatch) -> Future[None]:
         with self._pending:

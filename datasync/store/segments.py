@@ -25,6 +25,18 @@ Meta = Mapping[str, str | int | float | bool]
 
 _T = tables.segments
 _COUNTER = "segments"
+_INSERT = insert(_T)
+_INSERT_BODY = insert(tables.bodies)
+_MARK = (
+    update(_T)
+    .where(
+        _T.c.stream_id == bindparam("of_stream"),
+        _T.c.seq_first.between(bindparam("first"), bindparam("last")),
+        _T.c.seq_last <= bindparam("last"),
+        _T.c.state.in_(bindparam("from_states", expanding=True)),
+    )
+    .values(state=bindparam("to_state"))
+)
 
 
 class State(enum.IntEnum):
@@ -107,8 +119,8 @@ def append(tx: Connection, segments: Sequence[NewSegment]) -> None:
     if not segments:
         return
     first = counters.take(tx, _COUNTER, len(segments))
-    tx.execute(insert(_T), [_row(number, segment) for number, segment in enumerate(segments, first)])
-    tx.execute(insert(tables.bodies), [{"id": number, "body": s.body} for number, s in enumerate(segments, first)])
+    tx.execute(_INSERT, [_row(number, segment) for number, segment in enumerate(segments, first)])
+    tx.execute(_INSERT_BODY, [{"id": number, "body": each.body} for number, each in enumerate(segments, first)])
 
 
 def reveal(tx: Connection, streams: Iterable[StreamId]) -> int:
@@ -156,12 +168,8 @@ def mark(tx: Connection, stream: StreamId, ranges: RangeSet, state: State, *, fr
 
     The cost is that of the segments in the ranges: pass what is new in an acknowledgement, not all of it.
     """
-    if not ranges:
-        return 0
-    inside = _T.c.seq_first.between(bindparam("first"), bindparam("last")) & (_T.c.seq_last <= bindparam("last"))
-    moving = update(_T).where(_T.c.stream_id == stream, inside, _T.c.state.in_([int(s) for s in from_states]))
-    statement = moving.values(state=int(state))
-    return sum(tx.execute(statement, {"first": first, "last": last}).rowcount for first, last in ranges)
+    moving = {"of_stream": stream, "from_states": [int(each) for each in from_states], "to_state": int(state)}
+    return sum(tx.execute(_MARK, moving | {"first": first, "last": last}).rowcount for first, last in ranges)
 
 
 def mark_verified(tx: Connection, ids: Iterable[int]) -> None:
@@ -202,6 +210,12 @@ def partners(
     for row in tx.execute(query):
         found[row.base][Tier(row.tier)] = _segment(row)
     return found
+
+
+def count(tx: Connection, states: Iterable[State]) -> int:
+    """Return how many segments are in these states."""
+    wanted = _T.c.state.in_([int(state) for state in states])
+    return tx.scalar(select(func.count()).select_from(_T).where(wanted)) or 0
 
 
 def delete(tx: Connection, streams: Iterable[StreamId]) -> int:
