@@ -1,1 +1,1 @@
-"""TBD."""
+"""The policy: read strictly, compiled once; it decides what each place holds and what each worker sees."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from datasync.domain.errors import CollectionUnknown
 from datasync.domain.tiers import Place, Tier
 from datasync.policy.document import Basis, Document, Selector
-from datasync.policy.predicate import Clause, Predicate, Scalar
+from datasync.policy.predicate import Clause, Predicate, Scalar, Scope
 from datasync.policy.problems import nearest
 from datasync.policy.transforms import Step
 
@@ -90,7 +90,7 @@ class Collection:
     def tiers(self) -> tuple[Tier, ...]:
         """Return the tiers that have a layer, low to high: those of any form, and those that rows are lifted to."""
         with_forms = {tier for forms in self.forms.values() for tier in forms}
-        return tuple(sorted(with_forms | {lift.to for lift in self.lifts}))
+        return tuple(sorted(with_forms | {lift.to for lift in self.lifts if lift.to > min(with_forms)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,16 @@ class Worker:
             "operator": self.operator,
             "kind": self.kind,
         }
+
+
+def reader_scope(collection: Collection, worker: Worker) -> Scope:
+    """Return what conditions on a worker's rows can name: columns and constants as the worker sees them."""
+    seen = {name: collection.seen(name, worker.ceiling) for name in collection.fields}
+    return Scope(
+        columns={name: form.type for name, form in seen.items() if form is not None},
+        meta=frozenset(name for name, tier in collection.meta.items() if tier <= worker.ceiling),
+        attributes=worker.scope,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,7 @@ def _value(name: str, kind: pa.DataType, value: Any, scope: Scope) -> Any:
         accepted = isinstance(literal, int | float) and not isinstance(literal, bool)
         with np.errstate(over="ignore"):
             literal = float(np.dtype(kind.to_pandas_dtype()).type(literal)) + 0.0 if accepted else literal
-        accepted = accepted and math.isfinite(literal)
+        accepted = isinstance(literal, float) and math.isfinite(literal)
     if not accepted:
         raise wrong
     return literal

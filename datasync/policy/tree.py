@@ -8,7 +8,7 @@ are read one by one, so that depth is bounded before anything recurses.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 
 from datasync.domain.limits import POLICY_BYTES_MAX, POLICY_DEPTH_MAX, POLICY_PROBLEMS_MAX
 from datasync.policy import problems as codes
-from datasync.policy.problems import PolicyInvalid, Position, Problem
+from datasync.policy.problems import NAME_UNKNOWN, PolicyInvalid, Position, Problem, nearest
 
 Path = tuple[str | int, ...]
 
@@ -64,6 +64,13 @@ class Report:
         """Add a problem that stands at ``path``; at its key when ``key`` is set."""
         at = self.tree.position(path, key=key)
         self.problems.append(Problem(code, at.line, at.column, message, fix))
+
+    def expect_known(self, path: Path, what: str, name: str, known: Iterable[str], *, key: bool = False) -> bool:
+        """Return whether ``name`` is one of the known; add a problem when it is not."""
+        if name in (names := tuple(known)):
+            return True
+        self.add(NAME_UNKNOWN, path, f"there is no {what} {name}", nearest(name, names), key=key)
+        return False
 
     def check(self) -> None:
         """Raise PolicyInvalid when there are problems."""
@@ -167,7 +174,9 @@ class _Reader:
         return data
 
     def scalar(self, event: yaml.ScalarEvent) -> Any:
-        text = event.value
+        text: str = event.value
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            self.add(codes.SYNTAX, _position(event), "half of a surrogate pair is no character", "write the character")
         if event.style:
             return text
         if text in _NULLS:
