@@ -33,7 +33,7 @@ class Consent:
 
 def put(tx: Connection, consent: Consent) -> bool:
     """Store the consent unless a statement at least as new is known; return whether it was stored."""
-    statement = insert(tx, _T).values(
+    statement = insert(tx.dialect.name, _T).values(
         stream_id=consent.stream,
         purpose=consent.purpose,
         given=consent.given,

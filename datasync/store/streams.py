@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cbor2
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, insert, select, update
 from sqlalchemy import delete as sql_delete
 
 from datasync.domain.clock import Instant
@@ -19,6 +19,10 @@ from datasync.domain.tiers import Tier
 from datasync.store import tables
 
 _T = tables.streams
+_PUT_HAVE, _PUT_SAFE = (
+    update(_T).where(_T.c.stream_id == bindparam("of_stream")).values({column: bindparam("packed")})
+    for column in ("have", "safe")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,12 @@ def of_device(tx: Connection, device: str) -> list[Stream]:
 
 def put_have(tx: Connection, ranges: Mapping[StreamId, RangeSet]) -> None:
     """Replace the range sets of what is held here."""
-    _put(tx, "have", ranges)
+    _put(tx, _PUT_HAVE, ranges)
 
 
 def put_safe(tx: Connection, ranges: Mapping[StreamId, RangeSet]) -> None:
     """Replace the range sets of what is safe elsewhere."""
-    _put(tx, "safe", ranges)
+    _put(tx, _PUT_SAFE, ranges)
 
 
 def delete(tx: Connection, ids: Iterable[StreamId]) -> None:
@@ -78,10 +82,9 @@ def delete(tx: Connection, ids: Iterable[StreamId]) -> None:
     tx.execute(sql_delete(_T).where(_T.c.stream_id.in_(list(ids))))
 
 
-def _put(tx: Connection, column: str, ranges: Mapping[StreamId, RangeSet]) -> None:
+def _put(tx: Connection, statement: Update, ranges: Mapping[StreamId, RangeSet]) -> None:
     if ranges:
-        statement = update(_T).where(_T.c.stream_id == bindparam("key")).values({column: bindparam("packed")})
-        tx.execute(statement, [{"key": stream, "packed": _pack(held)} for stream, held in ranges.items()])
+        tx.execute(statement, [{"of_stream": stream, "packed": _pack(held)} for stream, held in ranges.items()])
 
 
 def _pack(ranges: RangeSet) -> bytes:

@@ -129,6 +129,8 @@ def test_exactly_the_activated_policy_is_active(database: Database) -> None:
         assert policies.active(tx) is None
         policies.activate(tx, 2)
         policies.activate(tx, 3)
+        policies.activate(tx, 1)
+        policies.activate(tx, 3)
         policies.activate(tx, 3)
         assert policies.active(tx) == dataclasses.replace(rows[2], active=True)
         assert policies.get(tx, 2) == rows[1]

@@ -198,6 +198,7 @@ def test_a_writing_transaction_on_sqlite_holds_the_lock_from_its_beginning(sqlit
     with database.write() as tx:
         assert tx.connection.driver_connection is not None
         assert tx.connection.driver_connection.in_transaction
+        assert tx.connection.driver_connection.isolation_level is None, "the driver begins nothing by itself"
         other = engines.writer(engines.parse_url(sqlite_url), exclusive=False)
         driver = other.raw_connection()
         driver.driver_connection.execute("PRAGMA busy_timeout=0")  # type: ignore[union-attr]

@@ -128,6 +128,18 @@ def test_layers_of_one_batch_are_revealed_from_the_lowest_tier_up(database: Data
     assert private.position == public.position + 1
 
 
+def test_streams_are_revealed_in_the_order_of_capture_whatever_their_numbers(
+    database: Database, new_segment: Any
+) -> None:
+    late, early = HybridTime(9, 0), HybridTime(8, 0)
+    with database.write() as tx:
+        segments.append(tx, [new_segment(A, 0, captured=late, visible=False)])
+        segments.append(tx, [new_segment(B, 50, captured=early, visible=False)])
+        segments.reveal(tx, [A, B])
+        shown = segments.visible(tx, *TRIPS, after=0, limit=9)
+    assert [s.stream for s in shown] == [B, A]
+
+
 def test_concealed_segments_are_in_no_view_until_they_are_revealed_again(database: Database, new_segment: Any) -> None:
     with database.write() as tx:
         segments.append(tx, [new_segment(A, 0), new_segment(B, 0), new_segment(A, 10)])
