@@ -1,0 +1,124 @@
+"""The administrator's part: what this node knows, who may read here, which policy is active, what moves where."""
+
+import secrets
+from functools import partial
+from importlib.metadata import version
+
+from aiohttp import web
+from sqlalchemy import Connection
+
+from datasync.api import listing, models
+from datasync.api.routes import Call, Parameters
+from datasync.api.service import Service
+from datasync.domain.errors import Conflict, NotFound, RequestError
+from datasync.domain.ids import node_name
+from datasync.store import segments, workers
+from datasync.store.workers import WorkerToken
+
+DAY_MS = 86_400_000
+
+
+async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
+    """Return what this node is and which policy it follows."""
+    backend = call.service.backend
+    policy = backend.policy()
+    return models.NodeSummary(
+        name=backend.name,
+        place=backend.place,
+        operator=backend.operator,
+        version=version("datasync"),
+        now_ms=backend.now().wall_ms,
+        policy_revision=policy.revision if policy else None,
+        policy_digest=policy.digest if policy else None,
+        not_ready=backend.ready(),
+    )
+
+
+async def list_stored(call: Call[Parameters, None]) -> models.StoredAll:
+    """Return how much is stored here."""
+    counts = await call.service.read(segments.counts)
+    stored = [
+        models.Stored(collection=c.collection, tier=c.tier.label, segments=c.segments, rows=c.rows, bytes=c.bytes)
+        for c in counts
+    ]
+    return models.StoredAll(stored=stored)
+
+
+async def list_devices(call: Call[models.Page, None]) -> models.Devices:
+    """Return one page of devices."""
+    return await call.service.read(partial(listing.devices, page=call.parameters))
+
+
+async def list_edges(call: Call[models.Page, None]) -> models.Edges:
+    """Return one page of edges."""
+    return await call.service.read(partial(listing.edges, page=call.parameters))
+
+
+async def list_workers(call: Call[models.Page, None]) -> models.Workers:
+    """Return one page of registered workers."""
+    return await call.service.read(partial(listing.workers, page=call.parameters, in_policy=_named(call.service)))
+
+
+async def register_worker(call: Call[Parameters, models.Registration]) -> models.Registered:
+    """Register a worker and return its token. Raises Conflict for one that is registered."""
+    token = secrets.token_urlsafe(32)
+    now_ms = call.service.backend.now().wall_ms
+    days = call.body.expires_days
+    row = WorkerToken(
+        worker_id=call.body.worker,
+        token_hash=workers.token_hash(token),
+        created_ms=now_ms,
+        expires_ms=None if days is None else now_ms + days * DAY_MS,
+    )
+
+    def change(tx: Connection) -> None:
+        if workers.get(tx, row.worker_id) is not None:
+            raise Conflict(f"worker {row.worker_id} has a token", fix="revoke it with DELETE, then register again")
+        workers.put(tx, row)
+
+    await call.service.backend.write(change)
+    return models.Registered(
+        worker=row.worker_id,
+        token=token,
+        expires_ms=row.expires_ms,
+        in_policy=row.worker_id in _named(call.service),
+    )
+
+
+async def revoke_worker(call: Call[models.WorkerPath, None]) -> web.Response:
+    """Revoke a worker's token. Raises NotFound for a worker that has none."""
+    worker = call.parameters.worker
+    if not await call.service.backend.write(partial(workers.delete, worker_id=worker)):
+        raise NotFound(f"no worker {worker} is registered here")
+    return web.Response(status=204)
+
+
+async def list_policies(call: Call[Parameters, None]) -> models.Policies:
+    """Return every revision known here."""
+    return await call.service.read(listing.policies)
+
+
+async def activate_policy(call: Call[Parameters, bytes]) -> models.Activated:
+    """Activate the policy in the body. Raises PolicyError with every problem; the active one then stays."""
+    policy = await call.service.backend.activate_policy(call.body)
+    return models.Activated(id=policy.document.id, revision=policy.revision, digest=policy.digest)
+
+
+async def list_handovers(call: Call[models.HandoverPage, None]) -> models.Handovers:
+    """Return one page of handovers."""
+    return await call.service.read(partial(listing.handovers, page=call.parameters))
+
+
+async def start_handover(call: Call[Parameters, models.HandoverRequest]) -> models.HandoverStarted:
+    """Begin to move a device to another edge."""
+    try:
+        device, target = node_name(call.body.device), node_name(call.body.target)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    await call.service.backend.start_handover(device, target)
+    return models.HandoverStarted(device=device, target=target)
+
+
+def _named(service: Service) -> frozenset[str]:
+    policy = service.backend.policy()
+    return frozenset(policy.workers) if policy else frozenset()

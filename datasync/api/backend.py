@@ -1,0 +1,83 @@
+"""What a node offers the API; the shell implements it.
+
+The API never writes by itself: a node has one writer, its shell, and a change is handed to it to become part of its
+next transaction. Reading has no such need and takes read transactions of its own.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection
+
+from datasync.domain.clock import Instant
+from datasync.domain.ids import NodeName
+from datasync.domain.tiers import Place
+from datasync.policy.compiled import Policy
+from datasync.security.vault import Vault
+from datasync.store.database import Database
+
+T = TypeVar("T")
+
+
+class Backend(Protocol):
+    """One node, as its API sees it."""
+
+    @property
+    def name(self) -> NodeName:
+        """The node's name, for example ``acme/cbd``."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Where the node runs."""
+        ...
+
+    @property
+    def operator(self) -> str:
+        """Whose node it is."""
+        ...
+
+    @property
+    def admin_token_hash(self) -> str:
+        """SHA-256 of the administrator's token in hexadecimal; empty when there is no administrator."""
+        ...
+
+    @property
+    def database(self) -> Database:
+        """The node's database."""
+        ...
+
+    @property
+    def vault(self) -> Vault:
+        """What opens the segments at rest."""
+        ...
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where the node's metrics are kept; one application may be made for each registry."""
+        ...
+
+    def policy(self) -> Policy | None:
+        """Return the active policy; None denies all."""
+        ...
+
+    def now(self) -> Instant:
+        """Return the present moment."""
+        ...
+
+    def ready(self) -> list[str]:
+        """Return the codes of what keeps the node from serving; empty when it is ready."""
+        ...
+
+    async def write(self, change: Callable[[Connection], T]) -> T:
+        """Run ``change`` inside the node's next transaction and return its result after the commit."""
+        ...
+
+    async def activate_policy(self, source: bytes) -> Policy:
+        """Check, store, activate and pass on a policy. Raises PolicyError; the active policy then stays."""
+        ...
+
+    async def start_handover(self, device: str, target: str) -> None:
+        """Begin to move a device to another edge. Raises NotFound or HandoverError when that cannot be."""
+        ...

@@ -1,0 +1,274 @@
+"""The models of what is asked and answered as JSON. Times are milliseconds since 1970."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from datasync.api.routes import Answer, Body, Parameters
+
+PAGE_DEFAULT = 100
+PAGE_MAX = 1_000
+VIEW_ROWS_MAX = 10_000_000
+TOKEN_DAYS_MAX = 3_650
+
+
+class FormatName(StrEnum):
+    """The formats of a view."""
+
+    ARROW = "arrow"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+WorkerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="A worker of the policy.")]
+Word = Annotated[str, Field(min_length=1, max_length=128)]
+After = Annotated[str | None, Field(max_length=256, description="The `next` of the page before.")]
+Limit = Annotated[int, Field(ge=1, le=PAGE_MAX, description="How many to list at most.")]
+Next = Annotated[str | None, Field(description="What to pass as `after` for the next page; null on the last one.")]
+
+
+class ViewParameters(Parameters):
+    """What to read, from where on, and how."""
+
+    collection: Word
+    purpose: Annotated[Word, Field(description="Why it is read; the policy lists the purposes.")]
+    after: Annotated[
+        int, Field(ge=0, lt=1 << 63, description="The cursor that the last answer gave; 0 reads from the start.")
+    ] = 0
+    limit: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=VIEW_ROWS_MAX,
+            description="Read no more segments than hold this many rows (before rules hide some), but at least one.",
+        ),
+    ] = None
+    format: Annotated[FormatName | None, Field(description="Goes before the Accept header.")] = None
+
+
+class ExplainParameters(Parameters):
+    """One question to the policy."""
+
+    worker: WorkerName
+    collection: Word
+    purpose: Word
+    field: Annotated[Word | None, Field(description="Left out, the question is about the whole collection.")] = None
+
+
+class Page(Parameters):
+    """Which page of a list."""
+
+    after: After = None
+    limit: Limit = PAGE_DEFAULT
+
+
+class HandoverPage(Page):
+    """Which handovers, the newest first."""
+
+    device: Word | None = None
+    phase: Word | None = None
+
+
+class WorkerPath(Parameters):
+    """Which worker."""
+
+    worker: WorkerName
+
+
+class Health(Answer):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Explanation(Answer):
+    """The policy's answer, by the path that enforces it."""
+
+    worker: str
+    collection: str
+    field: str | None
+    purpose: str
+    allowed: bool
+    code: str
+    rules: tuple[str, ...]
+    tier: str | None
+    chain: tuple[str, ...]
+    detail: str
+    policy_revision: int
+    policy_digest: str
+
+
+class PolicySummary(Answer):
+    """One revision of the policy; `active` is true for at most one."""
+
+    revision: int
+    digest: str
+    received_ms: int
+    active: bool
+
+
+class NodeSummary(Answer):
+    """This node."""
+
+    name: str
+    place: str
+    operator: str
+    version: str
+    now_ms: int
+    policy_revision: int | None
+    policy_digest: str | None
+    not_ready: list[str]
+
+
+class Waiting(Answer):
+    """What of a device's data waits to be sent on from here."""
+
+    segments: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+
+class Device(Answer):
+    """Where a device is attached, as this node knows it; the higher (incarnation, epoch) is the later."""
+
+    device: str
+    state: str
+    edge: str | None
+    previous: str | None
+    incarnation: int
+    epoch: int
+    mode: str | None
+    since_ms: int
+    updated_ms: int
+    waiting: Waiting = Waiting()
+
+
+class Devices(Answer):
+    """One page of devices by name."""
+
+    devices: list[Device]
+    next: Next
+
+
+class Edge(Answer):
+    """An edge that this node has heard of; `devices` counts those that it serves, as far as is known here."""
+
+    name: str
+    operator: str
+    address: str | None
+    load: float | None
+    seen_ms: int
+    devices: int
+
+
+class Edges(Answer):
+    """One page of edges by name."""
+
+    edges: list[Edge]
+    next: Next
+
+
+class WorkerSummary(Answer):
+    """A registered worker. `in_policy` says whether the active policy names it; without that it reads nothing."""
+
+    worker: str
+    created_ms: int
+    expires_ms: int | None
+    in_policy: bool
+
+
+class Workers(Answer):
+    """One page of workers by name."""
+
+    workers: list[WorkerSummary]
+    next: Next
+
+
+class Registration(Body):
+    """A worker to register."""
+
+    worker: WorkerName
+    expires_days: Annotated[
+        int | None, Field(ge=1, le=TOKEN_DAYS_MAX, description="Left out, the token stays valid until it is revoked.")
+    ] = None
+
+
+class Registered(Answer):
+    """A registered worker with its token, which is shown this once: only its SHA-256 is kept."""
+
+    worker: str
+    token: str
+    expires_ms: int | None
+    in_policy: bool
+
+
+class Policies(Answer):
+    """Every revision that is known here, the newest first."""
+
+    policies: list[PolicySummary]
+
+
+class Activated(Answer):
+    """The policy that is active now."""
+
+    id: str
+    revision: int
+    digest: str
+
+
+class Handover(Answer):
+    """One handover as this node takes part in it; a time is null until that point is reached."""
+
+    handover: str
+    device: str
+    role: str
+    peer: str | None
+    phase: str
+    incarnation: int
+    epoch: int
+    planned: bool
+    started_ms: int
+    frozen_ms: int | None
+    active_ms: int | None
+    finished_ms: int | None
+    segments: int
+    rows: int
+    bytes: int
+
+
+class Handovers(Answer):
+    """One page of handovers, the newest first."""
+
+    handovers: list[Handover]
+    next: Next
+
+
+class HandoverRequest(Body):
+    """A handover to start."""
+
+    device: Word
+    target: Annotated[str, Field(description="The edge to move to, for example acme/docks.")]
+
+
+class HandoverStarted(Answer):
+    """The handover was begun; its row in the list shows how far it is."""
+
+    device: str
+    target: str
+
+
+class Stored(Answer):
+    """How much of one collection and tier is stored here."""
+
+    collection: str
+    tier: str
+    segments: int
+    rows: int
+    bytes: int
+
+
+class StoredAll(Answer):
+    """What is stored here, by collection and tier."""
+
+    stored: list[Stored]

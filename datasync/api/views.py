@@ -1,0 +1,161 @@
+"""Views over HTTP: a worker's rows as a stream, from a cursor on.
+
+Where a response ends is fixed before its first byte, so the cursor to resume after is a header. The rows are read
+chunk by chunk in a thread, each chunk in a read transaction of its own: a slow client holds no snapshot open, a client
+that leaves stops the reading, and a withdrawn consent or an erased stream is gone from the next chunk on. What goes
+wrong after the first byte, a new policy included, breaks the connection: no torn answer looks whole.
+"""
+
+import asyncio
+import logging
+from functools import partial
+
+from aiohttp import web
+from sqlalchemy import Connection
+
+from datasync.api import models
+from datasync.api.negotiation import choose
+from datasync.api.routes import Call
+from datasync.api.service import Service
+from datasync.domain.clock import Instant
+from datasync.domain.errors import Busy, Forbidden, NotFound
+from datasync.domain.tiers import Place
+from datasync.policy.compiled import Policy
+from datasync.policy.decide import Worker, decide
+from datasync.policy.decide import worker as policy_worker
+from datasync.security.vault import Vault
+from datasync.views import client, cursor
+from datasync.views.formats import Writer
+from datasync.views.plan import ViewPlan
+from datasync.views.plan import plan as compile_plan
+from datasync.views.read import Chunk, read
+
+logger = logging.getLogger(__name__)
+
+WRITE_S_MAX = 60.0
+"""How long a client may take to accept one chunk before it is given up."""
+
+CURSOR_HEADER = "X-Datasync-Cursor"
+POLICY_HEADER = "X-Datasync-Policy"
+HEADERS = {
+    CURSOR_HEADER: "The position up to which this answer reads: pass it as `after` to read on. It equals `after` when "
+    "there is nothing new.",
+    POLICY_HEADER: "The digest of the policy that decided what is shown.",
+}
+
+
+async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamResponse:
+    """Stream what the caller may read. Raises AccessDenied, Forbidden, NotFound, NotAcceptable and Busy."""
+    service, asked = call.service, call.parameters
+    policy = service.policy()
+    reader = _reader(service, policy, call.caller.worker or "")
+    plan = compile_plan(policy, reader, asked.collection, asked.purpose, operator=_operator(service, reader))
+    kind = choose(asked.format, call.request.headers.get("Accept", ""))
+    if service.open_views.locked():
+        raise Busy("as many views are read here as may be at one time; try again")
+    async with service.open_views:
+        now = service.backend.now()
+        until = await service.read(partial(_end, plan=plan, asked=asked, now=now))
+        headers = {CURSOR_HEADER: str(until), POLICY_HEADER: policy.digest, "Content-Type": kind.content_type}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(call.request)
+        metadata = {client.CURSOR: str(until), client.POLICY: policy.digest}
+        writer = kind.writer(plan.schema.with_metadata(metadata))
+        try:
+            await _stream(service, plan, writer, response, (asked.after, until), now)
+        except ConnectionResetError:
+            logger.info("worker %s left a view of %s before its end", reader.id, asked.collection)
+        except Exception:
+            logger.exception("a view of %s for worker %s broke off", asked.collection, reader.id)
+            _tear(call.request)
+    return response
+
+
+async def explain(call: Call[models.ExplainParameters, None]) -> models.Explanation:
+    """Return the policy's answer to one question. Raises Forbidden when a worker asks about another."""
+    asked, caller = call.parameters, call.caller
+    if not caller.is_admin and caller.worker != asked.worker:
+        raise Forbidden(f"worker {caller.worker} may ask about itself, not about {asked.worker}")
+    policy = call.service.policy()
+    reader = policy_worker(policy, asked.worker)
+    operator = _operator(call.service, reader)
+    decision = decide(policy, reader, asked.collection, asked.field, asked.purpose, operator=operator)
+    return models.Explanation(
+        worker=asked.worker,
+        collection=asked.collection,
+        field=asked.field,
+        purpose=asked.purpose,
+        allowed=decision.allowed,
+        code=decision.code,
+        rules=decision.rules,
+        tier=None if decision.tier is None else decision.tier.label,
+        chain=decision.chain,
+        detail=decision.detail,
+        policy_revision=policy.revision,
+        policy_digest=policy.digest,
+    )
+
+
+def _reader(service: Service, policy: Policy, name: str) -> Worker:
+    """Return the policy's worker, if it may read at this node at all."""
+    backend = service.backend
+    try:
+        reader = policy_worker(policy, name)
+    except NotFound as error:
+        raise Forbidden(f"the active policy, revision {policy.revision}, names no worker {name}") from error
+    if reader.place is not backend.place:
+        raise Forbidden(f"worker {name} works in place {reader.place}; {backend.name} is in place {backend.place}")
+    return reader
+
+
+def _operator(service: Service, reader: Worker) -> str | None:
+    """Return whose data it is: what edges hold is their operator's, what the cloud holds is nobody's."""
+    at_edges = service.backend.place is Place.EDGE and reader.place is Place.EDGE
+    return service.backend.operator if at_edges else None
+
+
+def _end(tx: Connection, plan: ViewPlan, asked: models.ViewParameters, now: Instant) -> int:
+    if asked.limit is None:
+        return cursor.newest(tx, plan, asked.after)
+    return cursor.page_end(tx, plan, now, asked.after, asked.limit)
+
+
+async def _stream(
+    service: Service, plan: ViewPlan, writer: Writer, response: web.StreamResponse, span: tuple[int, int], now: Instant
+) -> None:
+    at, until = span
+    while at < until:
+        _require_policy(service, plan)
+        step = partial(_next, vault=service.backend.vault, plan=plan, writer=writer, span=(at, until), now=now)
+        chunk, data = await service.read(step)
+        service.metrics.shown(plan.collection, chunk.batch.num_rows, chunk.withheld)
+        await _write(response, data)
+        at = chunk.cursor
+    await _write(response, writer.end())
+    await response.write_eof()
+
+
+def _next(
+    tx: Connection, vault: Vault, plan: ViewPlan, writer: Writer, span: tuple[int, int], now: Instant
+) -> tuple[Chunk, bytes]:
+    """Return the next chunk and its bytes; runs in a thread."""
+    chunk = next(read(tx, vault, plan, now, after=span[0], until=span[1]))
+    return chunk, writer.batch(chunk.batch) if chunk.batch.num_rows else b""
+
+
+def _require_policy(service: Service, plan: ViewPlan) -> None:
+    """Raise Forbidden when another policy became active: what the plan shows may not be shown any more."""
+    policy = service.backend.policy()
+    if policy is None or policy.digest != plan.policy.digest:
+        raise Forbidden("the policy changed while the view was read; open it again")
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    if data:
+        async with asyncio.timeout(WRITE_S_MAX):
+            await response.write(data)
+
+
+def _tear(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()

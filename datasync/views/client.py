@@ -1,0 +1,77 @@
+"""A view read over HTTP, with the standard library alone.
+
+The answer is an Arrow stream that is decoded as it arrives, so a view of any size needs the memory of one batch. Its
+schema carries where it ends: :func:`cursor_of` gives the ``after`` of the next call.
+"""
+
+import json
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import Request, urlopen
+
+import pyarrow as pa
+
+from datasync.domain.errors import (
+    AccessDenied,
+    DatasyncError,
+    Forbidden,
+    LinkError,
+    NotFound,
+    RequestError,
+    Unauthenticated,
+)
+from datasync.views.formats import ARROW
+
+CURSOR = "datasync.cursor"
+POLICY = "datasync.policy"
+"""Keys of the Arrow schema's metadata: the cursor to read on from, and the digest of the policy that decided."""
+
+TIMEOUT_S = 60.0
+PROBLEM_BYTES_MAX = 1 << 20
+
+
+def open_view(url: str, token: str, collection: str, purpose: str, after: int = 0) -> pa.RecordBatchReader:
+    """Return a reader of what the token's worker may read of a collection at the node ``http://host:port``.
+
+    Close the reader, or read it to its end. Raises Unauthenticated, Forbidden, AccessDenied and NotFound as the node
+    says, RequestError for its other refusals, and LinkError when it cannot be reached; reading raises OSError
+    (pyarrow's ArrowInvalid included) when the stream breaks off.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise RequestError(f"{url!r} is no node's address: write http://host:port")
+    query = urlencode({"purpose": purpose, "after": after, "format": ARROW.name})
+    address = f"{url.rstrip('/')}/v1/views/{quote(collection, safe='')}?{query}"
+    request = Request(address, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - the scheme was checked
+    try:
+        response = urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
+    except HTTPError as error:
+        with error:
+            raise _refusal(error.code, error.read(PROBLEM_BYTES_MAX)) from error
+    except (URLError, OSError) as error:
+        raise LinkError(str(error), where=url) from error
+    return pa.ipc.open_stream(response)
+
+
+def cursor_of(reader: pa.RecordBatchReader) -> int:
+    """Return the cursor up to which the reader reads; pass it as ``after`` to read on."""
+    return int(reader.schema.metadata[CURSOR.encode()])
+
+
+def _refusal(status: int, body: bytes) -> DatasyncError:
+    try:
+        problem: dict[str, Any] = json.loads(body)
+        code, detail = str(problem["code"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        return RequestError(f"the node answered {status}")
+    match code:
+        case Unauthenticated.code:
+            return Unauthenticated(detail)
+        case Forbidden.code:
+            return Forbidden(detail)
+        case AccessDenied.code:
+            return AccessDenied(detail, reason=str(problem.get("reason", "")))
+        case NotFound.code:
+            return NotFound(detail)
+        case _:
+            return RequestError(f"{detail} [{code}]")
