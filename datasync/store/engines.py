@@ -48,7 +48,7 @@ def parse_url(text: str) -> URL:
     except ArgumentError as error:
         raise ConfigError("the database's address is no URL", fix=fix) from error
     match url.get_backend_name():
-        case "sqlite" if url.database and url.database != ":memory:":
+        case "sqlite" if url.database and not url.database.startswith((":", "file:")):
             return url.set(drivername="sqlite")
         case "postgresql" if url.drivername in ("postgresql", "postgresql+psycopg"):
             return url.set(drivername="postgresql+psycopg")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from datasync.domain.errors import ConfigError, SchemaOutdated, StoreError
 from datasync.domain.ids import StreamId
@@ -215,9 +215,10 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         Database.open(f"sqlite:///{tmp_path}/node.db")
 
 
-def test_a_disk_that_cannot_have_a_write_ahead_log_is_refused(tmp_path: Path) -> None:
+def test_a_place_that_cannot_have_a_write_ahead_log_is_refused() -> None:
+    engine = engines.writer(make_url("sqlite:///file:nowhere?mode=memory&uri=true"), exclusive=False)
     with pytest.raises(StoreError, match="journal_mode is 'memory' and must be 'wal'"):
-        Database.open(f"sqlite:///file:{tmp_path.name}?mode=memory&cache=shared&uri=true")
+        engine.connect()
 
 
 @pytest.mark.parametrize("value", ["off", "local"])
@@ -232,7 +233,9 @@ def test_a_postgresql_that_does_not_flush_is_refused(postgres_cluster: Any, post
     Database.open(postgres_url).close()
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/name", "sqlite://", "sqlite:///:memory:"])
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "mysql://host/name", "sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true"]
+)
 def test_an_address_that_is_no_database_is_a_mistake_in_the_configuration(url: str) -> None:
     with pytest.raises(ConfigError, match="sqlite:///path"):
         Database.open(url)

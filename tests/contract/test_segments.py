@@ -273,6 +273,14 @@ def test_counts_add_up_by_collection_and_tier(database: Database, new_segment: A
         ]
 
 
+def test_segments_are_counted_by_state(database: Database, new_segment: Any) -> None:
+    with database.write() as tx:
+        assert segments.count(tx, [State.WAITING]) == 0
+        segments.append(tx, [new_segment(A, 0), new_segment(A, 10), new_segment(B, 0, state=State.SAFE)])
+        assert segments.count(tx, [State.WAITING, State.DURABLE]) == 2
+        assert segments.count(tx, State) == 3
+
+
 def test_verification_is_noted_on_the_segments_named(database: Database, new_segment: Any) -> None:
     with database.write() as tx:
         segments.append(tx, [new_segment(A, 0), new_segment(A, 10)])

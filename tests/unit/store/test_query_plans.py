@@ -77,6 +77,7 @@ QUERIES: dict[str, Callable[[Connection], object]] = {
     "mark": lambda tx: segments.mark(tx, A, RANGES, State.SAFE, from_states=[State.WAITING]),
     "mark_verified": lambda tx: segments.mark_verified(tx, [1, 2]),
     "partners": lambda tx: segments.partners(tx, [BASE], [Tier.EDGE_PRIVATE, Tier.USER_PRIVATE]),
+    "count": lambda tx: segments.count(tx, [State.WAITING, State.DURABLE]),
     "conceal": lambda tx: segments.conceal(tx, [A, B]),
     "delete": lambda tx: segments.delete(tx, [A, B]),
     "streams.get": lambda tx: streams.get(tx, [A, B]),
