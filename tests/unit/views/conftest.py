@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import delete
 
 from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.ids import NodeName, StreamId
@@ -17,7 +18,7 @@ from datasync.policy.decide import worker
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
 from datasync.security.vault import Vault
-from datasync.store import consents, policies, segments, streams
+from datasync.store import consents, policies, segments, streams, tables
 from datasync.store.consents import Consent
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
@@ -79,6 +80,7 @@ class Site:
 
     def __init__(self, folder: Path, place: Place) -> None:
         self.place = place
+        self.now = NOW
         self.database = Database.open(f"sqlite:///{folder / 'node.db'}")
         self.keys = Database.open(f"sqlite:///{folder / 'keys.db'}")
         self.vault = Vault(b"k" * 32, SqlKeyShelf(self.keys), _entropy())
@@ -138,9 +140,15 @@ class Site:
             return next(each.stream for each in streams.of_device(tx, device) if each.tier == tier)
 
     def consent(self, device: str, tier: Tier, purpose: str, *, given: bool, at: int) -> None:
-        statement = Consent(self.stream(device, tier), purpose, given, HybridTime(at, 0), b"", State.LOCAL)
+        self.consent_of(self.stream(device, tier), purpose, given=given, at=at)
+
+    def consent_of(self, stream: StreamId, purpose: str, *, given: bool, at: int) -> None:
         with self.database.write() as tx:
-            consents.put(tx, statement)
+            consents.put(tx, Consent(stream, purpose, given, HybridTime(at, 0), b"", State.LOCAL))
+
+    def forget_policies(self) -> None:
+        with self.database.write() as tx:
+            tx.execute(delete(tables.policies))
 
     def stored(self, tier: Tier) -> list[StoredSegment]:
         with self.database.read() as tx:
@@ -216,7 +224,13 @@ def cloud(make_site: Callable[[Place], Site]) -> Site:
     return make_site(Place.CLOUD)
 
 
-def trip(mode: str = "bike", speed: float | None = 5.0, hour: int = 0, **more: Any) -> dict[str, Any]:
+@pytest.fixture
+def trip() -> Callable[..., dict[str, Any]]:
+    """Make raw rows of trips."""
+    return _trip
+
+
+def _trip(mode: str = "bike", speed: float | None = 5.0, hour: int = 0, **more: Any) -> dict[str, Any]:
     """One raw row; ``hour`` counts from some midnight, and half an hour is added."""
     started = pa.scalar((hour * 60 + 30) * 60_000_000, pa.timestamp("us", "UTC")).as_py()
     return {"user_id": "u", "started": started, "speed": speed, "mode": mode, "note": "n", **more}
