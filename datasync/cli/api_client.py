@@ -31,6 +31,7 @@ class Refused(RequestError):
             f"  {each.get('line')}:{each.get('column')}: {each['message']}" for each in problem.get("problems", [])
         ]
         super().__init__("\n".join(details), where=str(problem.get("where", "")), fix=str(problem.get("fix", "")))
+        self.reasons = [str(reason) for reason in problem.get("reasons", [])]
         self.codes = [str(problem[key]) for key in ("code", "reason") if problem.get(key)]
 
     def __str__(self) -> str:
@@ -74,7 +75,12 @@ class ApiClient:
 
     @contextmanager
     def request(
-        self, method: str, path: Sequence[str], query: Mapping[str, str | int | None], body: bytes | None = None
+        self,
+        method: str,
+        path: Sequence[str],
+        query: Mapping[str, str | int | None],
+        body: bytes | None = None,
+        media: str = "application/json",
     ) -> Iterator[http.client.HTTPResponse]:
         """Send one request; give its answer, to be read with :func:`pieces`. A query's None is left out.
 
@@ -87,7 +93,7 @@ class ApiClient:
         given = urlencode({name: value for name, value in query.items() if value is not None})
         headers = {"Authorization": f"Bearer {self._token}"}
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = media
         try:
             with _link_errors(self._url.geturl()):
                 connection.request(method, f"{target}?{given}" if given else target, body, headers)

@@ -8,7 +8,6 @@ import argparse
 import json
 import secrets
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from datasync.cli.api_client import ApiClient, add_api
 from datasync.cli.output import add_json, print_fields, print_json
-from datasync.domain.clock import Instant
 from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName
+from datasync.nodes.shell import system_clock
 from datasync.security.certificates import Role, read_authority
 from datasync.security.files import read_file, write_private
 from datasync.security.trust import AUTHORITY_FILE, Authority, Trust
+from datasync.security.vault import load_or_create_node_key
 from datasync.store.workers import token_hash
 
 DAYS_MAX = 3650
@@ -77,7 +77,7 @@ def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
 
 
 def _create_authority(arguments: argparse.Namespace) -> int:
-    authority = Authority.create(arguments.operator, _now(), days=arguments.days)
+    authority = Authority.create(arguments.operator, system_clock(), days=arguments.days)
     authority.save(arguments.folder)
     _print(arguments, {"operator": authority.operator, "certificate": str(arguments.folder / AUTHORITY_FILE)})
     return 0
@@ -91,9 +91,9 @@ def _enroll_node(arguments: argparse.Namespace) -> int:
             raise ConfigError("it exists and is not overwritten", where=str(path), fix="choose another --folder")
     authority = Authority.load(arguments.authority)
     trusted = _authorities([arguments.authority / AUTHORITY_FILE, *arguments.trust])
-    enrolled = authority.enrol(NodeName(arguments.name), arguments.role, now=_now(), days=arguments.days)
+    enrolled = authority.enrol(NodeName(arguments.name), arguments.role, now=system_clock(), days=arguments.days)
     enrolled.save(identity)
-    write_private(node_key, secrets.token_bytes(32).hex().encode() + b"\n")
+    load_or_create_node_key(node_key, secrets.token_bytes)
     for operator, pem in trusted.items():
         write_private(trust / f"{operator}.pem", pem)
     written = {"identity": str(identity), "trust": str(trust), "node_key": str(node_key)}
@@ -146,7 +146,3 @@ def _days(text: str) -> int:
     if not 1 <= days <= DAYS_MAX:
         raise argparse.ArgumentTypeError(f"{days} is not in 1..{DAYS_MAX}")
     return days
-
-
-def _now() -> Instant:
-    return Instant(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)
