@@ -1,0 +1,253 @@
+"""What a policy means, row by row: slow, obvious, and made from the document alone.
+
+This is the model that the compiled policy is compared with. It shares no code with it: it reads the plain document,
+walks rows as dicts, and knows each rule of the language as one sentence of code. Timestamps are microseconds since
+1970; a point is a dict of lat and lon; null is None.
+"""
+
+import hashlib
+import hmac
+import math
+import struct
+
+TIERS = ["public", "edge-private", "user-private"]
+HOLDS = {"device": "user-private", "edge": "edge-private", "cloud": "public"}
+UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "y": 365 * 86_400_000}
+FIRST_US = -62_135_596_800_000_000
+HOUR_US = 3_600_000_000
+
+
+def rank(tier):
+    return TIERS.index(tier)
+
+
+def duration_ms(text):
+    return int(text[:-1]) * UNITS_MS[text[-1]]
+
+
+# Forms: what a field looks like at each tier.
+
+
+def forms(document, collection, field):
+    """Return {tier: chain} of a field."""
+    spec = document["collections"][collection]["fields"][field]
+    found = {spec.get("tier", "user-private"): []}
+    for chain in spec.get("up", {}).values():
+        found[document["transforms"][chain[-1]]["to"]] = chain
+    return found
+
+
+def seen(document, collection, field, ceiling):
+    """Return the chain of the form with the highest tier up to ``ceiling``; None when there is none."""
+    allowed = {tier: chain for tier, chain in forms(document, collection, field).items() if rank(tier) <= rank(ceiling)}
+    return allowed[max(allowed, key=rank)] if allowed else None
+
+
+def type_after(document, collection, field, chain):
+    kind = document["collections"][collection]["fields"][field]["type"]
+    for name in chain:
+        kind = "string" if document["transforms"][name]["op"] in ("hmac", "geohash", "bucket") else kind
+    return kind
+
+
+# Transforms, one value at a time.
+
+
+def transformed(document, chain, value, kind, key, now_ms):
+    for name in chain:
+        if value is None:
+            return None
+        value = transform(name, document["transforms"][name], value, kind, key, now_ms)
+    return value
+
+
+def transform(name, spec, value, kind, key, now_ms):
+    match spec["op"]:
+        case "hmac":
+            period = now_ms // duration_ms(spec["rotate"]) if "rotate" in spec else 0
+            return hmac.new(key(name, period), str(value).encode(), hashlib.sha256).hexdigest()[:32]
+        case "geohash":
+            return value[: spec["precision"]] if isinstance(value, str) else geohash(value, spec["precision"])
+        case "truncate":
+            unit_us = duration_ms(spec["unit"]) * 1_000
+            floor = value // unit_us * unit_us
+            return floor if floor >= FIRST_US else None
+        case "round":
+            return rounded(value, spec["decimals"], kind)
+        case "bucket":
+            return bucket(value, spec["edges"])
+
+
+def geohash(point, precision):
+    lat, lon = point["lat"], point["lon"]
+    if lat is None or lon is None or not (-90 <= lat <= 90 and -180 <= lon <= 180):
+        return None
+    bounds = {"lat": [-90.0, 90.0], "lon": [-180.0, 180.0]}
+    bits = ""
+    while len(bits) < 5 * precision:
+        axis = "lat" if len(bits) % 2 else "lon"
+        low, high = bounds[axis]
+        middle = (low + high) / 2
+        upper = {"lat": lat, "lon": lon}[axis] >= middle
+        bounds[axis] = [middle, high] if upper else [low, middle]
+        bits += "1" if upper else "0"
+    letters = "0123456789bcdefghjkmnpqrstuvwxyz"
+    return "".join(letters[int(bits[start : start + 5], 2)] for start in range(0, len(bits), 5))
+
+
+def rounded(value, decimals, kind):
+    if not math.isfinite(value):
+        return value
+    scale = 10.0 ** abs(decimals)
+    scaled = value * scale if decimals >= 0 else value / scale
+    if math.isinf(scaled):
+        return value
+    near = float(round(scaled))
+    result = near / scale if decimals >= 0 else near * scale
+    result = as_float32(result) if kind == "float32" else result
+    return 0.0 if result == 0 else result
+
+
+def as_float32(value):
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
+def bucket(value, edges):
+    if math.isnan(value):
+        return None
+    if value < edges[0]:
+        return f"<{edges[0]}"
+    for low, high in zip(edges, edges[1:], strict=False):
+        if low <= value < high:
+            return f"{low}-{high}"
+    return f">={edges[-1]}"
+
+
+# Conditions: true, false or unknown (None).
+
+
+def clause_holds(cell, op, wanted):
+    if op == "exists":
+        return (cell is not None) == wanted
+    if cell is None:
+        return None
+    match op:
+        case "eq":
+            return cell == wanted
+        case "ne":
+            return cell != wanted
+        case "lt":
+            return cell < wanted
+        case "le":
+            return cell <= wanted
+        case "gt":
+            return cell > wanted
+        case "ge":
+            return cell >= wanted
+        case "in":
+            return any(cell == one for one in wanted)
+        case "not_in":
+            return all(cell != one for one in wanted)
+
+
+def where_holds(where, cells, types, attributes, now_ms, unknown):
+    """Return whether all conditions hold; a comparison with null counts as ``unknown``."""
+    for column, op, value in where:
+        wanted = value
+        if isinstance(value, str) and value.startswith("$worker."):
+            wanted = attributes[value.removeprefix("$worker.")]
+        if types.get(column) == "timestamp" and isinstance(value, str):
+            wanted = now_ms * 1_000 - duration_ms(value.removeprefix("now-")) * 1_000
+        if types.get(column) == "float32" and isinstance(value, float):
+            wanted = as_float32(value)
+        held = clause_holds(cells.get(column), op, wanted)
+        if not (unknown if held is None else held):
+            return False
+    return True
+
+
+def lifted_to(document, collection, row, now_ms):
+    """Return the tier that ``raise`` lifts a row to; public when none does."""
+    schema = document["collections"][collection]
+    types = {name: spec["type"] for name, spec in schema["fields"].items()}
+    tiers = [
+        each["to"] for each in schema.get("raise", []) if where_holds(each["where"], row, types, {}, now_ms, unknown=True)
+    ]
+    return max(tiers, key=rank, default="public")
+
+
+# What each layer holds, and what each worker sees.
+
+
+def layers(document, collection, rows, key, now_ms):
+    """Return {tier: {row: {field: value}}}: every cell that each layer holds."""
+    fields = document["collections"][collection]["fields"]
+    held = {tier: {} for tier in TIERS}
+    for index, row in enumerate(rows):
+        lifted = lifted_to(document, collection, row, now_ms)
+        for tier in TIERS:
+            if rank(tier) < rank(lifted):
+                continue
+            cells = {}
+            for name, spec in fields.items():
+                chain = forms(document, collection, name).get(tier)
+                if chain is None and tier == lifted:
+                    chain = seen(document, collection, name, tier)  # the lower layers do not have the row
+                if chain is not None:
+                    cells[name] = transformed(document, chain, row.get(name), spec["type"], key, now_ms)
+            held[tier][index] = cells
+    return held
+
+
+def view(document, worker_id, collection, rows, meta, key, now_ms):
+    """Return {row: {field: value}}: the cells that a worker may see, null where no rule grants the cell."""
+    worker = document["workers"][worker_id]
+    ceiling = min(HOLDS[worker["place"]], worker["clearance"], key=rank)
+    fields = document["collections"][collection]["fields"]
+    chains = {name: seen(document, collection, name, ceiling) for name in fields}
+    chains = {name: chain for name, chain in chains.items() if chain is not None}
+    types = {name: type_after(document, collection, name, chain) for name, chain in chains.items()}
+    rules = [rule for rule in document["rules"] if rule["data"] == collection and selects(rule["to"], worker_id, worker)]
+    never = {name for name in fields for rule in rules if rule["effect"] == "deny" and "where" not in rule and covers(rule, name)}
+    columns = [
+        name
+        for name in chains
+        if name not in never and any(rule["effect"] == "allow" and covers(rule, name) for rule in rules)
+    ]
+    result = {}
+    for index, row in enumerate(rows):
+        if rank(lifted_to(document, collection, row, now_ms)) > rank(ceiling):
+            continue
+        cells = {
+            name: transformed(document, chain, row.get(name), fields[name]["type"], key, now_ms)
+            for name, chain in chains.items()
+        }
+        matching = [
+            rule
+            for rule in rules
+            if where_holds(
+                rule.get("where", []),
+                {**cells, **meta},
+                types,
+                {**worker, "id": worker_id},
+                now_ms,
+                unknown=rule["effect"] == "deny",
+            )
+        ]
+        granted = [
+            name
+            for name in columns
+            if any(rule["effect"] == "allow" and covers(rule, name) for rule in matching)
+            and not any(rule["effect"] == "deny" and covers(rule, name) for rule in matching)
+        ]
+        if granted:
+            result[index] = {name: cells[name] if name in granted else None for name in columns}
+    return columns, result
+
+
+def selects(selector, worker_id, worker):
+    return all(({**worker, "worker": worker_id}).get(key) == value for key, value in selector.items())
+
+
+def covers(rule, field):
+    return rule.get("fields", "*") == "*" or field in rule["fields"]
