@@ -9,11 +9,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
+from sqlalchemy import Connection
 
 from datasync.domain import limits
 from datasync.domain.errors import NodeStopped, PolicyMissing
@@ -124,9 +126,13 @@ class Device:
 
         return pa.RecordBatchReader.from_batches(plan.schema, batches())
 
+    def read(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that reads the device's own database."""
+        return self._running().base.database.read()
+
     def owed(self) -> int:
         """Return how many segments are not yet safe elsewhere, of those that may leave the device."""
-        with self._running().base.database.read() as tx:
+        with self.read() as tx:
             return segments.count(tx, [State.WAITING, State.DURABLE])
 
     @property

@@ -148,6 +148,11 @@ def waiting(tx: Connection, *, after_id: int = 0, limit: int, newest: bool = Fal
     return _stored(tx, query.order_by(_T.c.id.desc() if newest else _T.c.id).limit(limit))
 
 
+def page(tx: Connection, *, after_id: int, limit: int) -> list[StoredSegment]:
+    """Return segments by id, those above ``after_id``, whatever their state."""
+    return _stored(tx, select(_T).where(_T.c.id > after_id).order_by(_T.c.id).limit(limit))
+
+
 def of_stream(tx: Connection, stream: StreamId, within: RangeSet | None = None) -> list[StoredSegment]:
     """Return the stream's segments by ``seq_first``; with ``within``, those that touch it."""
     query = select(_T).where(_T.c.stream_id == stream).order_by(_T.c.seq_first)

@@ -1,0 +1,149 @@
+"""``datasync demo``: real recordings through real nodes, and a check of everything that is claimed.
+
+Cloud, edges and devices are processes with sockets between them. While the devices record and roam, a tap listens
+on every broker; then what arrived is compared with what was recorded, the workers' views are explained and learned
+from, and everything outside the devices is searched for what is private. No figure is assumed.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from datasync.demo import findings, report
+from datasync.demo.findings import Findings
+from datasync.demo.leaks import Tap
+from datasync.demo.options import DemoOptions
+from datasync.demo.recordings import DemoData, load
+from datasync.demo.town import Node, Town
+from datasync.domain.errors import NodeStopped
+from datasync.nodes.shell import system_clock
+from datasync.security.certificates import Role
+
+WORKERS = {
+    Role.CLOUD: ("cloud-trainer", "cloud-stats"),
+    Role.EDGE: ("edge-coach", "edge-trainer"),
+}
+POLL_S = 0.1
+
+
+def main_demo(options: DemoOptions) -> int:
+    """Run the demo and print what it found; return 0 if nothing was lost, doubled, changed or leaked."""
+    console = Console(stderr=True)
+    with _folder(keep=options.keep) as folder:
+        found, town = _run(options, folder, console)
+        try:
+            if options.json:
+                print(json.dumps(report.as_json(found), indent=2))
+            else:
+                report.show(found, Console())
+            if options.keep:
+                _keep(town, console)
+        finally:
+            town.stop()
+    return 0 if found.is_clean else 1
+
+
+def _run(options: DemoOptions, folder: Path, console: Console) -> tuple[Findings, Town]:
+    began = time.monotonic()
+    start_ms = system_clock().wall_ms
+    data = load(options.seed, options.devices, start_ms=start_ms)
+    town = Town(folder, [(device.name, device.home) for device in data.devices])
+    try:
+        with _progress(console) as progress:
+            task = progress.add_task("starting a cloud and two edges", total=None)
+            town.start()
+            town.open(policy_source(), WORKERS)
+            progress.remove_task(task)
+            told = asyncio.run(_record(town, data, options, start_ms, folder / "brokers.tap", progress))
+            task = progress.add_task("comparing every row, learning, searching for leaks", total=None)
+            found = findings.gather(town, data, told, folder / "brokers.tap", time.monotonic() - began)
+            progress.remove_task(task)
+    except BaseException:
+        town.stop()
+        raise
+    return found, town
+
+
+async def _record(
+    town: Town, data: DemoData, options: DemoOptions, start_ms: int, tap: Path, progress: Progress
+) -> list[findings.Told]:
+    """Let the watches record and roam, everything that passes the brokers tapped; return what they told."""
+    async with Tap([node.broker for node in town.servers], tap):
+        for index, node in enumerate(town.devices):
+            node.run([
+                *(sys.executable, "-m", "datasync.demo.watch", "--config", str(node.config)),
+                *("--index", str(index), "--devices", str(options.devices), "--seed", str(options.seed)),
+                *("--start-ms", str(start_ms), "--speed", str(options.speed)),
+            ])  # fmt: skip
+        totals = [device.rows.num_rows for device in data.devices]
+        bars = [
+            progress.add_task(f"{node.name} records and roams", total=total)
+            for node, total in zip(town.devices, totals, strict=True)
+        ]
+        while any(node.is_running for node in town.devices):
+            await asyncio.sleep(POLL_S)
+            for node, bar in zip(town.devices, bars, strict=True):
+                progress.update(bar, completed=float(_last(node).get("rows", 0)))
+            for node in town.devices:
+                if not node.is_running and node.process is not None and node.process.returncode:
+                    raise NodeStopped(f"{node.name} failed", where=str(node.log), fix=node.log.read_text()[-2000:])
+        for bar in bars:
+            progress.remove_task(bar)
+    return [findings.Told.parse(_last(node)) for node in town.devices]
+
+
+def policy_source() -> bytes:
+    """Return the demo's policy: beside the package's files in a wheel, under deploy/ in a checkout."""
+    packaged = resources.files("datasync.demo") / "policy.yaml"
+    if packaged.is_file():
+        return packaged.read_bytes()
+    return (Path(__file__).parents[2] / "deploy" / "policies" / "demo.yaml").read_bytes()
+
+
+def _last(node: Node) -> dict[str, Any]:
+    """Return the last thing that a watch printed."""
+    lines = [line for line in node.log.read_text(errors="replace").splitlines() if line.startswith("{")]
+    try:
+        said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        return said
+    except ValueError:
+        return {}  # half a line: the rest comes
+
+
+def _keep(town: Town, console: Console) -> None:
+    """Say where everything is, and wait until told to stop."""
+    for node in town.servers:
+        console.print(f"{node.name}: {node.url}  broker {node.broker}  admin token {node.admin_token}")
+        for worker, token in node.tokens.items():
+            console.print(f"  worker {worker}: {token}")
+    console.print(f"policies, databases and logs: {town.cloud.folder.parent}; Ctrl-C ends it")
+    try:
+        while all(node.is_running for node in town.servers):
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        console.print("stopping")
+
+
+@contextmanager
+def _folder(*, keep: bool) -> Iterator[Path]:
+    """A folder for everything; with ``keep`` it stays."""
+    if keep:
+        yield Path(tempfile.mkdtemp(prefix="datasync-demo-"))
+        return
+    with tempfile.TemporaryDirectory(prefix="datasync-demo-") as folder:
+        yield Path(folder)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=not console.is_terminal)

@@ -1,0 +1,213 @@
+"""The demo's town: a cloud, two edges and the devices, enrolled and configured in one folder, each a process.
+
+Nothing here is a special path: the nodes are started by the same command and configuration files that a person
+would use, with brokers inside the edges' and the cloud's processes, and are talked to over their sockets.
+"""
+
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from datasync.cli.api_client import ApiClient, Refused
+from datasync.demo.positions import SITES
+from datasync.domain.clock import Instant
+from datasync.domain.errors import DatasyncError, NodeStopped
+from datasync.domain.ids import NodeName, node_name
+from datasync.nodes.shell import system_clock
+from datasync.security.certificates import Role
+from datasync.security.trust import Authority
+from datasync.security.vault import Vault, load_or_create_node_key
+from datasync.store.database import Database
+from datasync.store.keys import SqlKeyShelf
+from datasync.store.workers import token_hash
+
+CLOUD = node_name("acme/cloud")
+EDGES = tuple(node_name(site.edge) for site in SITES)
+START_S_MAX = 60.0
+STOP_S_MAX = 10.0
+
+
+@dataclass(slots=True)
+class Node:
+    """One node's folder and addresses, and its process while it runs."""
+
+    name: NodeName
+    role: Role
+    folder: Path
+    broker_port: int = 0
+    http_port: int = 0
+    admin_token: str = ""
+    tokens: dict[str, str] = field(default_factory=dict)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP API listens."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def broker(self) -> str:
+        """Where its broker listens, for clients."""
+        return f"mqtt://127.0.0.1:{self.broker_port}"
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self.folder / "node.toml"
+
+    @property
+    def log(self) -> Path:
+        """What its process printed."""
+        return self.folder / "node.log"
+
+    @property
+    def admin(self) -> ApiClient:
+        """A client with the administrator's token."""
+        return ApiClient(self.url, self.admin_token)
+
+    def run(self, command: Sequence[str]) -> None:
+        """Start the node's process; what it prints goes to its log."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    @contextmanager
+    def store(self) -> Iterator[tuple[Database, Vault]]:
+        """Open the node's database and vault, beside the running node, to look at what is really there."""
+        with ExitStack() as stack:
+            keys = Database.open(f"sqlite:///{self.folder}/keys.db", create=False)
+            stack.callback(keys.close)
+            database = Database.open(f"sqlite:///{self.folder}/data.db", create=False)
+            stack.callback(database.close)
+            node_key = load_or_create_node_key(self.folder / "node.key", secrets.token_bytes)
+            yield database, Vault(node_key, SqlKeyShelf(keys), secrets.token_bytes)
+
+
+class Town:
+    """All nodes of the demo. Whoever starts it stops it, whatever happens."""
+
+    def __init__(self, folder: Path, devices: Sequence[tuple[str, str]]) -> None:
+        """Enrol everybody in ``folder``; ``devices`` are names and home edges."""
+        self._authority = Authority.create("acme", system_clock())
+        ports = iter(free_ports(2 * (1 + len(EDGES))))
+        self.cloud = self._enrol(folder, CLOUD, Role.CLOUD, next(ports), next(ports))
+        self.edges = [self._enrol(folder, name, Role.EDGE, next(ports), next(ports)) for name in EDGES]
+        self.devices = [self._enrol(folder, node_name(name), Role.DEVICE) for name, _ in devices]
+        for node in self.servers:
+            node.config.write_text(self._server_config(node))
+        for node, (_, home) in zip(self.devices, devices, strict=True):
+            node.config.write_text(self._device_config(home))
+
+    @property
+    def servers(self) -> list[Node]:
+        """The cloud and the edges."""
+        return [self.cloud, *self.edges]
+
+    def start(self) -> None:
+        """Start the cloud's and the edges' processes."""
+        for node in self.servers:
+            node.run([sys.executable, "-m", "datasync.cli.main", node.role.value, "--config", str(node.config)])
+
+    def stop(self) -> None:
+        """End every process."""
+        running = [node.process for node in (*self.devices, *self.servers) if node.process is not None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def open(self, policy: bytes, workers: Mapping[Role, tuple[str, ...]]) -> None:
+        """Wait for the servers, activate the policy, register the workers. Raises NodeStopped, DatasyncError."""
+        for node in self.servers:
+            self._await(node, {"POLICY_MISSING"})
+        with self.cloud.admin.request("POST", ("v1", "admin", "policies"), {}, policy, "application/yaml") as response:
+            response.read()
+        for node in self.servers:
+            self._await(node, set())
+            for worker in workers[node.role]:
+                registered = node.admin.post("v1", "admin", "workers", document={"worker": worker})
+                node.tokens[worker] = registered["token"]
+
+    def _await(self, node: Node, allowed: set[str]) -> None:
+        deadline = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline:
+            if not node.is_running:
+                break
+            try:
+                if set(_not_ready(node)) <= allowed:
+                    return
+            except DatasyncError:
+                pass  # not listening yet
+            time.sleep(0.1)
+        raise NodeStopped(f"{node.name} did not become ready", where=str(node.log), fix=node.log.read_text()[-2000:])
+
+    def _enrol(self, folder: Path, name: NodeName, role: Role, broker_port: int = 0, http_port: int = 0) -> Node:
+        home = folder / name.replace("/", "-")
+        now: Instant = system_clock()
+        self._authority.enrol(name, role, now=now).save(home / "identity")
+        (home / "trust").mkdir(parents=True)
+        (home / "trust" / "acme.pem").write_bytes(_pem(self._authority.certificate))
+        return Node(name, role, home, broker_port, http_port, secrets.token_urlsafe(32))
+
+    def _server_config(self, node: Node) -> str:
+        lines = [
+            *_COMMON,
+            f'broker = "embedded://127.0.0.1:{node.broker_port}"',
+            f'admin_token_hash = "{token_hash(node.admin_token)}"',
+        ]
+        if node.role is Role.EDGE:
+            lines += [f'backbone = "{self.cloud.broker}"', f'cloud = "{CLOUD}"', "hold_s = 5.0"]
+        return "\n".join([*lines, "[http]", f"port = {node.http_port}", ""])
+
+    def _device_config(self, home: str) -> str:
+        lines = [*_COMMON, f'home = "{home}"']
+        for edge in self.edges:
+            lines += ["[[edges]]", f'name = "{edge.name}"', f'url = "{edge.broker}"']
+        return "\n".join([*lines, "[meta]", 'region = "melbourne"', ""])
+
+
+_COMMON = (
+    'identity = "identity"',
+    'trust = "trust"',
+    'database = "sqlite:///data.db"',
+    'keys = "sqlite:///keys.db"',
+    'node_key = "node.key"',
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _not_ready(node: Node) -> list[str]:
+    try:
+        with node.admin.request("GET", ("readyz",), {}):
+            return []
+    except Refused as refused:
+        return refused.reasons or [refused.detail]
+
+
+def _pem(certificate: bytes) -> bytes:
+    return x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM)
