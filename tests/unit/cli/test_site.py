@@ -1,0 +1,155 @@
+"""The commands that talk to nodes, against a cloud and an edge that run as processes."""
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import paho.mqtt.publish
+import pyarrow as pa
+import pytest
+
+EXERCISES = ["PEN", "ABD", "FEL"]
+PATIENCE_S = 30.0
+
+
+class RunningSite(Protocol):
+    folder: Path
+    token: str
+    broker: dict[str, int]
+
+    def url(self, node: str) -> str: ...
+    def datasync(self, *words: str, token: str | None = None) -> Any: ...
+    def done(self, *words: str, token: str | None = None) -> str: ...
+
+
+@pytest.fixture(scope="module")
+def coach(site: RunningSite) -> str:
+    """The token of the worker edge-coach at the edge."""
+    enrolled = site.done("enroll", "worker", "edge-coach", "--url", site.url("edge"), "--json")
+    token: str = json.loads(enrolled)["token"]
+    return token
+
+
+@pytest.fixture(scope="module")
+def rows(site: RunningSite, coach: str) -> list[dict[str, Any]]:
+    """What edge-coach sees of three rows that a plain MQTT device published, once they are there."""
+    published = [
+        {"user_id": "u1", "at": "2026-01-01T10:00:00Z", "ax": 0.25, "exercise": name, "note": "secret"}
+        for name in EXERCISES
+    ]
+    topic = "ds/1/d/watch-9/json/motion"
+    paho.mqtt.publish.single(topic, json.dumps(published), qos=1, hostname="127.0.0.1", port=site.broker["edge"])
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        seen = [json.loads(line) for line in view(site, coach, "--format", "jsonl").splitlines()]
+        if seen:
+            return seen
+    raise AssertionError("the rows never became visible")
+
+
+def view(site: RunningSite, token: str, *more: str) -> str:
+    return site.done("view", "motion", "--url", site.url("edge"), "--purpose", "service.coaching", *more, token=token)
+
+
+def test_a_plain_devices_rows_are_seen_as_the_policy_says(rows: list[dict[str, Any]]) -> None:
+    assert [row["exercise"] for row in rows] == EXERCISES
+    assert all("note" not in row and row["user_id"] != "u1" for row in rows)
+
+
+def test_a_view_comes_in_every_format(site: RunningSite, coach: str, rows: list[Any], tmp_path: Path) -> None:
+    table = list(csv.DictReader(io.StringIO(view(site, coach, "--format", "csv"))))
+    assert [row["exercise"] for row in table] == EXERCISES
+    view(site, coach, "--format", "arrow", "--output", str(tmp_path / "view.arrow"))
+    with pa.ipc.open_stream((tmp_path / "view.arrow").read_bytes()) as reader:
+        assert reader.read_all()["exercise"].to_pylist() == EXERCISES
+    assert [path.name for path in tmp_path.iterdir()] == ["view.arrow"]
+
+
+def test_a_view_says_from_where_to_read_on(site: RunningSite, coach: str, rows: list[Any]) -> None:
+    words = ("view", "motion", "--url", site.url("edge"), "--purpose", "service.coaching")
+    told = site.datasync(*words, token=coach).stderr
+    cursor = told.split("--after ")[1].strip()
+    again = site.datasync(*words, "--after", cursor, token=coach)
+    assert (again.returncode, again.stdout) == (0, "")
+
+
+def test_what_the_policy_denies_is_exit_code_1_with_its_reason(site: RunningSite, coach: str, tmp_path: Path) -> None:
+    output = tmp_path / "view.csv"
+    words = ("view", "motion", "--url", site.url("edge"), "--purpose", "improve.train", "--output", str(output))
+    denied = site.datasync(*words, token=coach)
+    assert denied.returncode == 1
+    assert denied.stderr.rstrip().endswith("[ACCESS_DENIED NO_PURPOSE]")
+    assert not output.exists()
+
+
+def test_status_shows_the_node_and_what_it_knows(site: RunningSite, rows: list[Any]) -> None:
+    told = site.done("status", "--url", site.url("edge"))
+    assert "acme/cbd" in told
+    assert "watch-9" in told
+    assert "edge-coach" in told
+
+
+def test_status_is_data_for_programs(site: RunningSite) -> None:
+    told = json.loads(site.done("status", "--url", site.url("cloud"), "--json"))
+    assert told["node"]["name"] == "acme/cloud"
+    assert told["node"]["policy_revision"] == 1
+    assert told["handovers"] == []
+    assert [edge["name"] for edge in told["edges"]] == ["acme/cbd"]
+
+
+def test_a_worker_is_enrolled_once(site: RunningSite, coach: str) -> None:
+    again = site.datasync("enroll", "worker", "edge-coach", "--url", site.url("edge"))
+    assert again.returncode == 1
+    assert "[CONFLICT]" in again.stderr
+
+
+def test_a_worker_that_the_policy_does_not_name_is_noted(site: RunningSite) -> None:
+    enrolled = site.datasync("enroll", "worker", "nobody", "--url", site.url("edge"))
+    assert enrolled.returncode == 0
+    assert "names no worker nobody" in enrolled.stderr
+
+
+def test_there_are_no_handovers_yet(site: RunningSite) -> None:
+    assert site.done("handover", "list", "--url", site.url("cloud")) == "no handovers\n"
+    assert json.loads(site.done("handover", "list", "--url", site.url("cloud"), "--json")) == []
+    unknown = site.datasync("handover", "show", "0" * 32, "--url", site.url("cloud"))
+    assert (unknown.returncode, "[NOT_FOUND]" in unknown.stderr) == (1, True)
+
+
+def test_a_handover_of_an_unknown_device_is_refused(site: RunningSite) -> None:
+    refused = site.datasync("handover", "start", "watch-404", "acme/docks", "--url", site.url("edge"))
+    assert refused.returncode == 1
+    assert "watch-404" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("token", "code"), [("x" * 43, "UNAUTHENTICATED"), ("", "CONFIG_INVALID"), ("a\nb", "CONFIG_INVALID")]
+)
+def test_a_wrong_token_is_told(token: str, code: str, site: RunningSite) -> None:
+    refused = site.datasync("status", "--url", site.url("edge"), token=token)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.rstrip().endswith(f"[{code}]")
+
+
+def test_a_token_can_come_from_a_file(site: RunningSite) -> None:
+    told = site.done("status", "--url", site.url("edge"), "--token-file", str(site.folder / "admin.token"), token="x")
+    assert "acme/cbd" in told
+
+
+@pytest.mark.parametrize(
+    ("url", "code"), [("http://127.0.0.1:1", "LINK_FAILED"), ("ftp://node", "CONFIG_INVALID"), ("x", "CONFIG_INVALID")]
+)
+def test_a_node_that_cannot_be_asked_is_told(url: str, code: str, site: RunningSite) -> None:
+    failed = site.datasync("status", "--url", url)
+    assert failed.returncode == 1
+    assert failed.stderr.rstrip().endswith(f"[{code}]")
+
+
+def test_a_node_that_is_told_to_stop_ends_well_and_starts_again(site: Any) -> None:
+    assert site.stop("edge") == 0
+    site.start("edge", BACKBONE=f"mqtt://127.0.0.1:{site.broker['cloud']}")
+    site.wait_ready("edge")
+    assert "watch-9" in site.done("status", "--url", site.url("edge"))
