@@ -33,7 +33,7 @@ bench: .venv/.with-all
 	.ci/with-servers $(BIN)/python tests/benchmarks/run.py $(ARGS)
 
 simulate: .venv/.with-all
-	$(BIN)/python tests/simulation/run.py --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 
 wheel: .venv/.with-all
 	rm -rf dist

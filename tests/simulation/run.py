@@ -33,7 +33,7 @@ def main() -> int:
                     raise
                 failed.append(seed)
                 print(f"seed {seed}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-                print(f"  replay with: python -m tests.simulation.run --seed {seed}")
+                print(f"  replay with: .venv/bin/python -m tests.simulation.run --seed {seed}")
             finally:
                 simulator.close()
             totals.update(simulator.counts)

@@ -161,7 +161,6 @@ class Simulator:
         """Let the world run: faults first, then none. Raises AssertionError when it does not come to rest."""
         for process in self.processes:
             self._boot(process)
-        self._deliver_input(self.cloud, Activate(next(self._tickets), POLICY))
         for walk in self.walks:
             self._after(self.chance.randint(100, 2_000), lambda walk=walk: self._live(walk))
         self._run_until(self._fault_ms, lambda: False)
@@ -238,6 +237,8 @@ class Simulator:
         if self._turn(process, lambda node, tx, now: node.start(tx, now)):
             for link in process.fixed_links:
                 self._connect(process, link)
+            if process is self.cloud and process.node.policy is None:
+                self._deliver_input(process, Activate(next(self._tickets), POLICY))
 
     def _take_turn(self, process: Process, life: int) -> None:
         if process.life != life or process.node is None or process.turn_at_ms is None:

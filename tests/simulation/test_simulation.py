@@ -18,7 +18,7 @@ def test_every_row_ends_where_it_belongs_exactly_once(seed: int, tmp_path: Path)
         simulator.run()
         check(simulator)
     except BaseException:
-        print(f"replay with: python -m tests.simulation.run --seed {seed}")
+        print(f"replay with: .venv/bin/python -m tests.simulation.run --seed {seed}")
         raise
     finally:
         simulator.close()
