@@ -13,7 +13,7 @@ from datasync.domain.ids import HandoverId, NodeName
 from datasync.handover.machine import Account
 from datasync.handover.states import EdgeState
 from datasync.protocol import cbor
-from datasync.protocol.messages import SessionKeys, decode_part
+from datasync.protocol.parts import SessionKeys, decode_part
 from datasync.security.vault import Vault
 from datasync.store import attachments
 from datasync.store.attachments import Attachment

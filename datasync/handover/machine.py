@@ -12,7 +12,7 @@ from datasync.domain import limits
 from datasync.domain.errors import EpochLeap, EpochStale, HandoverError, NonceStale
 from datasync.domain.ids import HandoverId, NodeName
 from datasync.handover.states import EdgeEvent, EdgeState, edge_next
-from datasync.protocol.messages import AttachToken
+from datasync.protocol.parts import AttachToken
 
 Order = tuple[int, int]
 """Incarnation and epoch, which compare as a pair."""

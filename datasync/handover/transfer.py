@@ -15,7 +15,7 @@ from datasync.domain.ids import NodeName, StreamId, stream_id
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place, Tier
 from datasync.domain.window import Window
-from datasync.protocol.messages import SealedSegment, SessionKeys, StreamNote
+from datasync.protocol.parts import SealedSegment, SessionKeys, StreamNote
 from datasync.security.vault import Vault, key_id, seal_body, state_key
 from datasync.store import segments, streams
 from datasync.store.batches import batch_key, batches, pack

@@ -14,7 +14,7 @@ from datasync.domain.errors import HandoverError
 from datasync.domain.ids import HandoverId, NodeName
 from datasync.handover.states import DeviceEvent, DeviceState, device_next
 from datasync.protocol import cbor
-from datasync.protocol.messages import AttachToken, SessionKeys, Visit, decode_part
+from datasync.protocol.parts import AttachToken, SessionKeys, Visit, decode_part
 from datasync.security.vault import Vault
 from datasync.store import attachments
 from datasync.store.attachments import Attachment

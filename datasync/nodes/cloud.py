@@ -18,17 +18,8 @@ from datasync.nodes.edge import note_peer
 from datasync.nodes.node import Activate, Input, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
 from datasync.nodes.source import BACKBONE
 from datasync.protocol import envelope, topics
-from datasync.protocol.messages import (
-    Active,
-    Advise,
-    AttachToken,
-    Beacon,
-    Forward,
-    PolicyBundle,
-    Registered,
-    Stored,
-    decode_part,
-)
+from datasync.protocol.messages import Active, Advise, Beacon, Forward, PolicyBundle, Registered, Stored
+from datasync.protocol.parts import AttachToken, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import attachments, policies, streams

@@ -14,7 +14,7 @@ from datasync.domain.errors import SignatureInvalid
 from datasync.domain.ids import StreamId, stream_id
 from datasync.domain.tiers import Place
 from datasync.protocol import cbor
-from datasync.protocol.messages import ConsentKey, ConsentStatement
+from datasync.protocol.parts import ConsentKey, ConsentStatement
 from datasync.store import consents
 from datasync.store.consents import Consent
 from datasync.store.segments import State

@@ -25,20 +25,17 @@ from datasync.protocol.messages import (
     Ack,
     Attach,
     Attached,
-    AttachToken,
     Beacon,
     ConsentAck,
     ConsentChange,
-    ConsentStatement,
     Hint,
     PolicyBundle,
     Ready,
     Refused,
     Rejected,
-    StreamNote,
     Upload,
-    decode_part,
 )
+from datasync.protocol.parts import AttachToken, ConsentStatement, StreamNote, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import consents, handovers, segments, streams

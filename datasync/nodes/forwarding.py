@@ -12,7 +12,8 @@ from datasync.handover.states import EdgeState
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import segment, topics
-from datasync.protocol.messages import Ack, ConsentStatement, Forward, Stored, decode_part
+from datasync.protocol.messages import Ack, Forward, Stored
+from datasync.protocol.parts import ConsentStatement, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import consents, segments, streams

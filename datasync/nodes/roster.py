@@ -16,7 +16,7 @@ from datasync.handover.machine import Account, Duties
 from datasync.handover.states import EdgeState
 from datasync.nodes.node import Node, Turn
 from datasync.protocol import envelope
-from datasync.protocol.messages import AttachToken, decode_part
+from datasync.protocol.parts import AttachToken, decode_part
 from datasync.security.identity import Role
 from datasync.store import consents, segments, streams
 

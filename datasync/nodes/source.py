@@ -24,8 +24,6 @@ from datasync.protocol import cbor, topics
 from datasync.protocol.messages import (
     Active,
     Advise,
-    AttachToken,
-    ConsentStatement,
     Delta,
     Fence,
     Hint,
@@ -35,12 +33,11 @@ from datasync.protocol.messages import (
     Ready,
     Refused,
     Release,
-    SealedSegment,
     Segments,
     SegmentsAck,
     Superseded,
-    decode_part,
 )
+from datasync.protocol.parts import AttachToken, ConsentStatement, SealedSegment, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import consents, handovers, peers, segments, streams

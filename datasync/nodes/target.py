@@ -25,7 +25,6 @@ from datasync.protocol.messages import (
     Active,
     Attach,
     Attached,
-    AttachToken,
     Delta,
     Fence,
     Message,
@@ -35,10 +34,9 @@ from datasync.protocol.messages import (
     Release,
     Segments,
     SegmentsAck,
-    SessionKeys,
     Superseded,
-    decode_part,
 )
+from datasync.protocol.parts import AttachToken, SessionKeys, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import handovers, segments, streams

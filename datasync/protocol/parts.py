@@ -1,0 +1,170 @@
+"""Parts of messages: strict types with bounds, and what is signed or sealed by itself inside a message.
+
+Every field has a type and a bound, unknown fields are refused, and nothing is coerced: a signer may be right and still
+be malicious. Streams are named by id; ``Coverage`` says which sequence numbers of which streams somebody has.
+"""
+
+from typing import Annotated, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+
+from datasync.domain import limits
+from datasync.domain.errors import MessageError
+from datasync.domain.ids import NodeName, StreamId, is_hex_id, node_name
+from datasync.domain.ranges import RangeSet
+from datasync.protocol import cbor
+
+
+def _ranges(value: object) -> RangeSet:
+    if isinstance(value, RangeSet):
+        return value
+    if not isinstance(value, list) or len(value) > 2 * limits.RANGES_MAX:
+        raise ValueError(f"a range set is a list of at most {2 * limits.RANGES_MAX} bounds")
+    if not all(type(bound) is int and 0 <= bound <= limits.SEQUENCE_MAX for bound in value):
+        raise ValueError(f"bounds are whole numbers up to {limits.SEQUENCE_MAX}")
+    return RangeSet.from_list(value)
+
+
+def _hex_id(value: object) -> str:
+    if not isinstance(value, str) or not is_hex_id(value):
+        raise ValueError("an id has 32 hexadecimal digits")
+    return value
+
+
+def _node(value: object) -> NodeName:
+    if not isinstance(value, str):
+        raise ValueError("a name is text")
+    return node_name(value)
+
+
+Ranges = Annotated[RangeSet, PlainValidator(_ranges), PlainSerializer(RangeSet.to_list)]
+Stream = Annotated[StreamId, PlainValidator(_hex_id)]
+HexId = Annotated[str, PlainValidator(_hex_id)]
+Node = Annotated[NodeName, PlainValidator(_node)]
+Coverage = Annotated[dict[Stream, Ranges], Field(max_length=limits.STREAMS_PER_DEVICE_MAX * 16)]
+Counter = Annotated[int, Field(ge=0, le=limits.SEQUENCE_MAX)]
+Moment = Annotated[int, Field(ge=0, lt=1 << 63)]
+Nonce = Annotated[bytes, Field(min_length=16, max_length=16)]
+Key = Annotated[bytes, Field(min_length=32, max_length=32)]
+Certificate = Annotated[bytes, Field(max_length=4096)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Text = Annotated[str, Field(max_length=1024)]
+
+
+class Model(BaseModel):
+    """A part of a message: strict, closed and immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+Part = TypeVar("Part", bound=Model)
+Parsed = TypeVar("Parsed")
+
+
+class StreamNote(Model):
+    """A stream made known: its key, and what it carries."""
+
+    public_key: Key
+    collection: Name
+    tier: Annotated[int, Field(ge=0, le=2)]
+
+
+class SealedSegment(Model):
+    """A segment in handover: its metadata, and its body under a key that only the device can give."""
+
+    stream: Stream
+    collection: Name
+    tier: Annotated[int, Field(ge=0, le=2)]
+    seq_first: Counter
+    seq_last: Counter
+    rows: Annotated[int, Field(ge=0, le=limits.SEGMENT_ROWS_MAX)]
+    captured: Moment
+    time_min_ms: int | None
+    time_max_ms: int | None
+    policy_digest: Annotated[str, Field(max_length=64)]
+    meta: Annotated[dict[str, str | int | float | bool], Field(max_length=32)]
+    hash: Annotated[str, Field(min_length=64, max_length=64)]
+    safe: bool
+    key_id: HexId
+    body: Annotated[bytes, Field(max_length=limits.SEGMENT_BYTES_MAX)]
+
+
+class ConsentStatement(Model):
+    """What a subject said for one stream and purpose, signed with the stream's key."""
+
+    public_key: Key
+    purpose: Name
+    given: bool
+    stamp: Moment
+    signature: Annotated[bytes, Field(min_length=64, max_length=64)]
+
+    def signed_bytes(self) -> bytes:
+        """Return what the signature is over."""
+        return cbor.dumps(["datasync/consent", self.public_key, self.purpose, self.given, self.stamp])
+
+
+class ConsentKey(Model):
+    """Which statement: its stream, its purpose and when it was made."""
+
+    stream: Stream
+    purpose: Name
+    stamp: Moment
+
+
+Consents = Annotated[list[ConsentStatement], Field(max_length=1024)]
+StreamNotes = Annotated[list[StreamNote], Field(max_length=limits.STREAMS_PER_DEVICE_MAX)]
+SealedSegments = Annotated[list[SealedSegment], Field(max_length=limits.SEGMENTS_PER_MESSAGE_MAX)]
+SignedSegments = Annotated[list[bytes], Field(max_length=limits.SEGMENTS_PER_MESSAGE_MAX)]
+
+
+class Visit(Model):
+    """One edge that a device attached to, and under which incarnation and epoch."""
+
+    edge: Node
+    incarnation: Counter
+    epoch: Counter
+
+
+class AttachToken(Model):
+    """A device's signed word on which edge serves it from this epoch on.
+
+    ``previous`` lists the edges since the last one that confirmed, that one first: state may be at any of them.
+    """
+
+    device: Node
+    incarnation: Counter
+    epoch: Counter
+    edge: Node
+    nonce: Nonce
+    previous: Annotated[list[Visit], Field(max_length=limits.PREVIOUS_MAX)]
+    handover: HexId | None
+
+    CONTEXT: ClassVar[str] = "datasync/attach"
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Incarnation and epoch, which compare as a pair."""
+        return self.incarnation, self.epoch
+
+
+class SessionKeys(Model):
+    """What an attach seals to its target: the new session key, and by edge those under which state may arrive."""
+
+    session: Key
+    previous: Annotated[dict[Node, Key], Field(max_length=limits.PREVIOUS_MAX)]
+
+
+def decode_part(model: type[Part], body: bytes) -> Part:
+    """Return a part that was signed or sealed by itself, such as an :class:`AttachToken`."""
+    return parse_as(TypeAdapter(model), body)
+
+
+def parse_as(adapter: TypeAdapter[Parsed], body: bytes) -> Parsed:
+    """Return the value of a type that CBOR encodes. Raises MessageError."""
+    value = cbor.loads(body)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise MessageError(f"field {field or 'message'}: {first['msg']}") from error
