@@ -168,6 +168,12 @@ class NotAttached(HandoverError):
     code = "NOT_ATTACHED"
 
 
+class EdgeFull(HandoverError):
+    """The edge serves as many devices as it may."""
+
+    code = "EDGE_FULL"
+
+
 class EventUnexpected(HandoverError):
     """The state table lists no such event for this state."""
 

@@ -75,7 +75,7 @@ class CloudNode(Node):
             turn.effects.send.append(Outgoing(BACKBONE, topics.POLICY, stored.bundle, retain=True))
 
     def _send_beacon(self, turn: Turn) -> None:
-        beacon = Beacon(name=self.name, nonce=self._challenge.present, load=0.0, issued_ms=turn.now.wall_ms)
+        beacon = Beacon(name=self.name, nonce=self._challenge.present, load=None, issued_ms=turn.now.wall_ms)
         self.send(turn, BACKBONE, topics.beacon(self.name), beacon, retain=True)
 
     def _activate(self, turn: Turn, source: bytes) -> object:

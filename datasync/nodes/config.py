@@ -247,9 +247,11 @@ class EdgeConfig(ServerConfig):
     """The cloud's broker, where edges and cloud meet."""
     cloud: OperatedName
     hold_s: Seconds = 30.0
-    """How long a sealed copy of a device's state is kept after the device left."""
+    """How long a copy of a device's state is kept, hidden from views, after the device left."""
     source_timeout_s: Seconds = 5.0
     """How long a target waits for the source before it serves the device without the source's state."""
+    devices_max: int = Field(default=10_000, ge=1, le=1_000_000)
+    """How many devices may be attached at one time; its share that is taken is the load in the beacon."""
     position: Position | None = None
 
 

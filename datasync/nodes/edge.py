@@ -41,10 +41,11 @@ from datasync.sync.receiver import receive
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
-    """What makes an edge node: its cloud, and how patient it is."""
+    """What makes an edge node: its cloud, how patient it is, and how many devices may be attached at one time."""
 
     cloud: NodeName
     patience: Patience
+    devices_max: int = 10_000
 
 
 class EdgeNode(Node):
@@ -56,7 +57,7 @@ class EdgeNode(Node):
     def __init__(self, kit: Kit, settings: EdgeSettings) -> None:
         super().__init__(kit)
         self._settings = settings
-        self._roster = Roster(self, settings.patience)
+        self._roster = Roster(self, settings.patience, settings.devices_max)
         self._challenge = Challenge(kit.entropy)
         self._forwarding = Forwarding(self)
         self._source = Source(self, self._roster)
@@ -123,7 +124,9 @@ class EdgeNode(Node):
             turn.effects.send.append(Outgoing(DEVICES, topics.POLICY, stored.bundle, retain=True))
 
     def _send_beacon(self, turn: Turn, link: str) -> None:
-        beacon = Beacon(name=self.name, nonce=self._challenge.present, load=0.0, issued_ms=turn.now.wall_ms)
+        beacon = Beacon(
+            name=self.name, nonce=self._challenge.present, load=self._roster.load_share, issued_ms=turn.now.wall_ms
+        )
         self.send(turn, link, topics.beacon(self.name), beacon, retain=True)
 
     def _on_upload(self, turn: Turn, peer: Peer, upload: Upload) -> None:

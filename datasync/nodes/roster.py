@@ -43,11 +43,18 @@ class _Retry:
 class Roster:
     """The accounts of one edge."""
 
-    def __init__(self, node: Node, patience: Patience) -> None:
+    def __init__(self, node: Node, patience: Patience, devices_max: int) -> None:
         self._node = node
+        self._devices_max = devices_max
         self.patience = patience
         self._retries: dict[NodeName, _Retry] = {}
         self._expiries: dict[NodeName, int] = {}
+        self._active: set[NodeName] = set()
+
+    @property
+    def load_share(self) -> float:
+        """The share of this edge's capacity that attached devices take; 1 is full."""
+        return len(self._active) / self._devices_max
 
     def begin(self, turn: Turn) -> None:
         """Arrange what the database says."""
@@ -105,6 +112,7 @@ class Roster:
         return token
 
     def _arrange(self, account: Account, now: Instant) -> None:
+        (self._active.add if account.state is EdgeState.ACTIVE else self._active.discard)(account.device)
         owed = machine.duties(account)
         retry = self._retries.get(account.device)
         if not owed:

@@ -116,7 +116,7 @@ async def _device(config: DeviceConfig) -> None:
 async def _edge(config: EdgeConfig) -> None:
     with opened(config, Role.EDGE) as base:
         patience = Patience(int(config.hold_s * 1000), int(config.source_timeout_s * 1000))
-        settings = EdgeSettings(config.cloud, patience)
+        settings = EdgeSettings(config.cloud, patience, config.devices_max)
         addresses = {DEVICES: config.broker, BACKBONE: config.backbone}
         await _serve(config, base, lambda: EdgeNode(base.kit, settings), addresses)
 

@@ -8,7 +8,7 @@ pulls the rest behind, and tells source and registrar until they confirm.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from datasync.domain.errors import HandoverError, NotAttached, SignerForeign
+from datasync.domain.errors import DatasyncError, EdgeFull, HandoverError, NotAttached, SignerForeign
 from datasync.domain.ids import HandoverId, NodeName, StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
@@ -30,6 +30,7 @@ from datasync.protocol.messages import (
     Message,
     Prepare,
     Prepared,
+    Refused,
     Registered,
     Release,
     Segments,
@@ -73,6 +74,16 @@ class Target:
     # --- before the device comes
 
     def _on_prepare(self, turn: Turn, peer: Peer, prepare: Prepare) -> None:
+        try:
+            self._prepare(turn, peer, prepare)
+        except DatasyncError as error:
+            reason = f"{error.detail} [{error.code}]"[:1024]
+            self._tell(turn, peer.name, Refused(handover=prepare.handover, device=prepare.device, reason=reason))
+            raise
+
+    def _prepare(self, turn: Turn, peer: Peer, prepare: Prepare) -> None:
+        if self._roster.load_share >= 1:
+            raise EdgeFull(f"{self._node.name} serves as many devices as it may")
         account = self._roster.load(turn, prepare.device)
         nonce, order = self._node.kit.entropy(16), (prepare.incarnation, prepare.epoch)
         handover = HandoverId(prepare.handover)
@@ -108,6 +119,8 @@ class Target:
             if account.state is EdgeState.ACTIVE:
                 self._confirm(turn, account)
             return
+        if account.state is not EdgeState.ACTIVE and self._roster.load_share >= 1:
+            raise EdgeFull(f"{self._node.name} serves as many devices as it may")
         keys = self._session_keys(turn, peer, token, attach, after)
         known = transfer.know(turn.tx, peer.name, attach.streams, turn.now)
         transfer.adopt(self._node.kit.vault, keys, known, turn.now)

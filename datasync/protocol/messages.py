@@ -39,12 +39,16 @@ class Message(Model):
 
 
 class Beacon(Message):
-    """A node says that it is there; ``nonce`` is what a device without warning answers in its attach."""
+    """A node says that it is there.
+
+    ``nonce`` is what a device without warning answers in its attach; ``load`` the share of an edge's capacity that is
+    taken, None for a cloud, which devices do not attach to.
+    """
 
     t: Literal["beacon"] = "beacon"
     name: Node
     nonce: Nonce
-    load: Annotated[float, Field(ge=0)]
+    load: Annotated[float, Field(ge=0)] | None
     issued_ms: Moment
 
 
