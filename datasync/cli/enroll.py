@@ -84,7 +84,7 @@ def _create_authority(arguments: argparse.Namespace) -> int:
 
 
 def _enroll_node(arguments: argparse.Namespace) -> int:
-    folder: Path = arguments.folder
+    folder: Path = arguments.folder.absolute()
     identity, trust, node_key = folder / "identity", folder / "trust", folder / "keys" / "node.key"
     for path in (identity, trust, node_key):
         if path.exists():
