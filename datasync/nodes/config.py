@@ -133,26 +133,6 @@ class Http(Section):
     port: int = Field(default=8080, ge=0, le=65_535)
 
 
-class Position(Section):
-    """Where an edge stands, in degrees (WGS 84)."""
-
-    lat: float = Field(ge=-90, le=90)
-    lon: float = Field(ge=-180, le=180)
-
-
-class Retry(Section):
-    """After how long something unacknowledged is sent again; the interval doubles up to its maximum."""
-
-    first_ms: Milliseconds = RETRY_MS
-    max_ms: Milliseconds = RETRY_MS_MAX
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.first_ms > self.max_ms:
-            raise ValueError(f"first_ms ({self.first_ms}) must not be over max_ms ({self.max_ms})")
-        return self
-
-
 class NodeConfig(Section):
     """What every kind of node has."""
 
@@ -167,7 +147,8 @@ class NodeConfig(Section):
     """File with the key that wraps the data keys; :func:`datasync.security.files.read_key` reads it."""
     policy: FilePath | None = None
     """A policy to start with where the database holds none yet, or one of a lower revision."""
-    retry: Retry = Retry()
+    retry_ms: int = Field(default=RETRY_MS, ge=1, le=RETRY_MS_MAX)
+    """After how long something unacknowledged is sent again; the interval doubles up to ``RETRY_MS_MAX``."""
     window_bytes: int = Field(WINDOW_BYTES, ge=1 << 16, le=64 * MESSAGE_BYTES_MAX)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -252,7 +233,6 @@ class EdgeConfig(ServerConfig):
     """How long a target waits for the source before it serves the device without the source's state."""
     devices_max: int = Field(default=10_000, ge=1, le=1_000_000)
     """How many devices may be attached at one time; its share that is taken is the load in the beacon."""
-    position: Position | None = None
 
 
 class CloudConfig(ServerConfig):

@@ -93,7 +93,7 @@ def _field(kind: type[Section], key: Sequence[str]) -> Any:
 
 
 def _section(annotation: Any, *, of_list: bool = False) -> type[Section] | None:
-    """Return the section that an annotation means, ``Section`` or ``Section | None``, or None for plain values."""
+    """Return the section that an annotation means, for a list that of its items if wanted; None for plain values."""
     if get_origin(annotation) is tuple and not of_list:
         return None
     candidates = (annotation, *get_args(annotation))

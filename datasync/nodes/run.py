@@ -77,7 +77,7 @@ def opened(config: NodeConfig, role: Role) -> Iterator[Opened]:
         database = Database.open(config.database, exclusive=True)
         try:
             vault = Vault(node_key, SqlKeyShelf(keys), os.urandom)
-            kit = Kit(identity, trust, vault, os.urandom, config.window_bytes, config.retry.first_ms)
+            kit = Kit(identity, trust, vault, os.urandom, config.window_bytes, config.retry_ms)
             yield Opened(kit, database, CollectorRegistry())
         finally:
             database.close()

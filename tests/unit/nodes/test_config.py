@@ -156,13 +156,11 @@ def test_the_environment_goes_over_the_file(file: Path) -> None:
         EDGE + "[http]\nport = 8081",
         DATASYNC_DATABASE="postgresql+psycopg://localhost/edge",
         DATASYNC_HTTP__PORT="9000",
-        DATASYNC_POSITION='{"lat": -37.81, "lon": 144.96}',
-        DATASYNC_RETRY__MAX_MS="2000",
+        DATASYNC_HOLD_S="2.5",
     )
     assert config.database == "postgresql+psycopg://localhost/edge"
     assert config.http.port == 9000
-    assert config.position.lon == 144.96
-    assert config.retry.max_ms == 2000
+    assert config.hold_s == 2.5
 
 
 def test_text_in_the_environment_is_not_read_as_a_number(file: Path) -> None:
