@@ -1,5 +1,6 @@
 """What a run of the demo found, all of it computed from what is there: rows, views, handovers, learning, leaks."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,6 @@ class Sight:
 class Findings:
     """Everything that is reported."""
 
-    seconds: float
     held: tuple[Held, ...]
     sights: tuple[Sight, ...]
     journeys: tuple[Mapping[str, Any], ...]
@@ -79,6 +79,7 @@ class Findings:
     learning: Report | None
     learning_missing: str
     leaks: Search
+    seconds: float
 
     @property
     def is_clean(self) -> bool:
@@ -96,15 +97,15 @@ class Findings:
         return float(np.quantile(times, share)) if times else None
 
 
-def gather(town: Town, data: DemoData, told: Sequence[Told], tap: Path, seconds: float) -> Findings:
-    """Look at everything there is to look at."""
+def gather(town: Town, data: DemoData, told: Sequence[Told], tap: Path, began_s: float) -> Findings:
+    """Look at everything there is to look at; ``began_s`` is when the run began, on the monotonic clock."""
     recorded = pa.Table.from_batches([device.rows for device in data.devices])
     shared = recorded.filter(pc.not_equal(recorded["exercise"], PRIVATE))
     by_edge = {str(edge.name): _view(edge, "edge-trainer") for edge in town.edges}
     in_cloud = _view(town.cloud, "cloud-trainer")
     learning, missing = _learn(data, in_cloud, by_edge)
+    leaks = search(needles(data), tap, town.servers, town.devices)
     return Findings(
-        seconds=seconds,
         held=tuple(held for node in (*town.devices, *town.servers) for held in _held(node)),
         sights=_sights(town),
         journeys=tuple(journey for each in told for journey in each.journeys),
@@ -113,7 +114,8 @@ def gather(town: Town, data: DemoData, told: Sequence[Told], tap: Path, seconds:
         cloud=compare(shared, in_cloud, PUBLIC_CHANNELS, COARSE),
         learning=learning,
         learning_missing=missing,
-        leaks=search(needles(data), tap, town.servers, town.devices),
+        leaks=leaks,
+        seconds=time.monotonic() - began_s,
     )
 
 

@@ -66,7 +66,7 @@ def _run(options: DemoOptions, folder: Path, console: Console) -> tuple[Findings
             progress.remove_task(task)
             told = asyncio.run(_record(town, data, options, start_ms, folder / "brokers.tap", progress))
             task = progress.add_task("comparing every row, learning, searching for leaks", total=None)
-            found = findings.gather(town, data, told, folder / "brokers.tap", time.monotonic() - began)
+            found = findings.gather(town, data, told, folder / "brokers.tap", began)
             progress.remove_task(task)
     except BaseException:
         town.stop()
