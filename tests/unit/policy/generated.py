@@ -85,6 +85,7 @@ WORKERS = {
     "cloud": {"place": "cloud", "operator": "acme", "kind": "train", "clearance": P, "purposes": ["p"], "region": "north"},
 }
 META = {"region": P}
+MOSTLY = st.sampled_from([True, True, True, False])
 
 
 @st.composite
@@ -97,11 +98,11 @@ def fields(draw):
         spec["tier"] = tier
     to_edge, to_public, across = WAYS[kind]
     up = {}
-    if tier in (U, None) and to_edge and draw(st.booleans()):
+    if tier in (U, None) and to_edge and draw(MOSTLY):
         up["edge"] = [draw(st.sampled_from(to_edge))]
-    if tier == E and to_public and draw(st.booleans()):
+    if tier == E and to_public and draw(MOSTLY):
         up["cloud"] = [draw(st.sampled_from(to_public))]
-    if tier in (U, None) and across and draw(st.booleans()):
+    if tier in (U, None) and across and draw(MOSTLY):
         longer = up and draw(st.booleans())
         up["cloud"] = [*up["edge"], draw(st.sampled_from(AFTER[up["edge"][0]]))] if longer else [across[0]]
     return {**spec, "up": up} if up else spec
@@ -124,9 +125,9 @@ def clauses(draw, types):
 def rules(draw, document, number):
     """A rule for one worker, with conditions on what that worker sees, or for a kind of workers without any."""
     names = sorted(document["collections"]["c"]["fields"])
-    rule = {"id": f"R{number}", "effect": draw(st.sampled_from(["allow", "allow", "deny"])), "data": "c"}
+    rule = {"id": f"R{number}", "effect": draw(st.sampled_from(["allow", "allow", "allow", "deny"])), "data": "c"}
     rule["fields"] = draw(st.one_of(st.just("*"), st.lists(st.sampled_from(names), min_size=1, unique=True)))
-    if draw(st.booleans()):
+    if draw(st.integers(0, 2)) == 0:
         rule["to"] = draw(st.sampled_from([{"place": "edge"}, {"kind": "train"}, {"operator": "acme"}]))
         return rule
     worker_id = draw(st.sampled_from(sorted(WORKERS)))
@@ -144,14 +145,14 @@ def rules(draw, document, number):
 @st.composite
 def documents(draw):
     """A policy with one collection, ``c``."""
-    specs = draw(st.lists(fields(), min_size=1, max_size=6))
+    specs = [draw(fields()) for _ in range(draw(st.sampled_from([6, 4, 2, 1])))]
     names = {f"f{index}": spec for index, spec in enumerate(specs)}
     schema = {"kind": "stream", "subject": "f0", "meta": META, "fields": names}
     types = {name: spec["type"] for name, spec in names.items()}
     raises = st.fixed_dictionaries(
         {"to": st.sampled_from([E, U]), "where": st.lists(clauses(types), min_size=1, max_size=2)}
     )
-    if lifts := draw(st.lists(raises, max_size=2)):
+    if lifts := [draw(raises) for _ in range(draw(st.sampled_from([1, 0, 2])))]:
         schema["raise"] = lifts
     document = {
         "schema": "datasync.policy/v1",
@@ -163,14 +164,18 @@ def documents(draw):
         "collections": {"c": schema},
         "workers": WORKERS,
     }
-    count = draw(st.integers(0, 4))
-    return {**document, "rules": [draw(rules(document, number)) for number in range(count)]}
+    count = draw(st.sampled_from([5, 3, 1, 0]))
+    broad = {"id": "broad", "effect": "allow", "data": "c", "fields": "*"}
+    to = draw(st.sampled_from([{"operator": "acme"}, {"kind": "infer"}, None]))
+    first = [] if to is None else [{**broad, "to": to}]
+    return {**document, "rules": [*first, *(draw(rules(document, number)) for number in range(count))]}
 
 
-def rows_of(document):
-    """Rows for a document: any value of the field's type, unkind ones preferred, or null; also no rows at all."""
+@st.composite
+def rows_of(draw, document):
+    """Rows for a document: mostly values that are unkind to their type, some nulls; also no rows at all."""
     cells = {
-        name: st.one_of(st.none(), st.sampled_from(VALUES[spec["type"]]))
+        name: st.sampled_from([*VALUES[spec["type"]], None])
         for name, spec in document["collections"]["c"]["fields"].items()
     }
-    return st.lists(st.fixed_dictionaries(cells), max_size=6)
+    return [draw(st.fixed_dictionaries(cells)) for _ in range(draw(st.sampled_from([6, 3, 1, 0])))]
