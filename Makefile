@@ -30,7 +30,7 @@ lint: .venv/.with-all
 	$(BIN)/python .ci/shape.py datasync migrations tests .ci
 
 bench: .venv/.with-all
-	.ci/with-servers $(BIN)/python tests/benchmarks/run.py $(ARGS)
+	.ci/with-servers $(BIN)/python -m tests.benchmarks.run $(ARGS)
 
 simulate: .venv/.with-all
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
