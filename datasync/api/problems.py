@@ -138,8 +138,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return problem.response()
     except web.HTTPException as error:
         return problem_of_http(error).response()
-    except ConnectionResetError:
-        raise
+    except ConnectionError:
+        raise  # the client left
     except Exception:
         logger.exception("%s %s failed", request.method, request.path)
         detail = "the node could not do this; its log says why"

@@ -18,7 +18,7 @@ from datasync.api.negotiation import choose
 from datasync.api.routes import Call
 from datasync.api.service import Service
 from datasync.domain.clock import Instant
-from datasync.domain.errors import Busy, Forbidden, NotFound
+from datasync.domain.errors import Busy, DatasyncError, Forbidden, NotFound
 from datasync.domain.tiers import Place
 from datasync.policy.compiled import Policy
 from datasync.policy.decide import Worker, decide
@@ -63,10 +63,13 @@ async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamRespon
         writer = kind.writer(plan.schema.with_metadata(metadata))
         try:
             await _stream(service, plan, writer, response, (asked.after, until), now)
-        except ConnectionResetError:
+        except ConnectionError:
             logger.info("worker %s left a view of %s before its end", reader.id, asked.collection)
-        except Exception:
-            logger.exception("a view of %s for worker %s broke off", asked.collection, reader.id)
+        except Exception as error:
+            expected = isinstance(error, DatasyncError | TimeoutError)
+            logger.warning(
+                "worker %s's view of %s broke off: %r", reader.id, plan.collection, error, exc_info=not expected
+            )
             _tear(call.request)
     return response
 

@@ -4,7 +4,9 @@ The answer is an Arrow stream that is decoded as it arrives, so a view of any si
 schema carries where it ends: :func:`cursor_of` gives the ``after`` of the next call.
 """
 
+import io
 import json
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
@@ -35,8 +37,8 @@ def open_view(url: str, token: str, collection: str, purpose: str, after: int = 
     """Return a reader of what the token's worker may read of a collection at the node ``http://host:port``.
 
     Close the reader, or read it to its end. Raises Unauthenticated, Forbidden, AccessDenied and NotFound as the node
-    says, RequestError for its other refusals, and LinkError when it cannot be reached; reading raises OSError
-    (pyarrow's ArrowInvalid included) when the stream breaks off.
+    says, RequestError for its other refusals, and LinkError when it cannot be reached; reading raises LinkError when
+    the stream breaks off.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise RequestError(f"{url!r} is no node's address: write http://host:port")
@@ -50,12 +52,33 @@ def open_view(url: str, token: str, collection: str, purpose: str, after: int = 
             raise _refusal(error.code, error.read(PROBLEM_BYTES_MAX)) from error
     except (URLError, OSError) as error:
         raise LinkError(str(error), where=url) from error
-    return pa.ipc.open_stream(response)
+    return pa.ipc.open_stream(_Body(response))
 
 
 def cursor_of(reader: pa.RecordBatchReader) -> int:
     """Return the cursor up to which the reader reads; pass it as ``after`` to read on."""
     return int(reader.schema.metadata[CURSOR.encode()])
+
+
+class _Body(io.RawIOBase):
+    """An answer's body for Arrow to read, which takes a plain end of the bytes for the end of the stream."""
+
+    def __init__(self, response: HTTPResponse) -> None:
+        super().__init__()
+        self._response = response
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._response.read(size)
+        except (OSError, HTTPException) as error:
+            raise LinkError("the node broke the view off before its end; read on from the last cursor") from error
+
+    def close(self) -> None:
+        self._response.close()
+        super().close()
 
 
 def _refusal(status: int, body: bytes) -> DatasyncError:

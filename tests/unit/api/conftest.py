@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
@@ -126,7 +127,7 @@ class Node:
         if attachment.edge == target:
             raise HandoverError(f"{device} is at {target} already")
 
-    def capture(self, device: str, rows: list[dict[str, Any]]) -> None:
+    def capture(self, device: str, rows: list[dict[str, Any]] | pa.Table) -> None:
         """Store rows of trips as one batch."""
         assert self._policy is not None
         self._stamp = self._stamp.tick(NOW)
@@ -188,6 +189,13 @@ class Answer:
         return self.status, members["code"]
 
 
+class Server(TestServer):
+    """Serves as the node's shell does: a handler goes on when its client leaves."""
+
+    async def _make_runner(self, **_: Any) -> web.AppRunner:
+        return web.AppRunner(self.app, access_log=None)
+
+
 class Api:
     """A server for a node, and a client of it; both live on one event loop that runs while something is asked."""
 
@@ -225,7 +233,7 @@ class Api:
         self._runner.run(self.client.close())
 
     async def _start(self) -> TestClient[Any, Any]:
-        client: TestClient[Any, Any] = TestClient(TestServer(application(self.node)))
+        client: TestClient[Any, Any] = TestClient(Server(application(self.node)))
         await client.start_server()
         return client
 

@@ -76,6 +76,14 @@ def test_in_the_cloud_a_stream_speaks_for_itself_alone(edge, cloud, trip):
     assert [row["speed"] for row in cloud.rows("trainer", OPT_IN)] == ["10-30"]
 
 
+def test_the_cursor_moves_past_what_was_not_consented_to(edge, speeds):
+    edge.consent("watch-1", EDGE, OPT_IN, given=True, at=1)
+    last = edge.chunks("router", OPT_IN)[-1].cursor
+    assert last == edge.stored(EDGE)[-1].position
+    edge.consent("watch-2", EDGE, OPT_IN, given=True, at=1)
+    assert edge.chunks("router", OPT_IN, after=last) == []
+
+
 def test_a_withdrawal_holds_from_the_next_chunk_on(edge, trip):
     for number in range(4):
         edge.capture("watch-1", [trip(speed=float(number))])

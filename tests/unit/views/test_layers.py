@@ -95,6 +95,14 @@ def test_a_column_that_no_source_is_listed_for_is_not_shown_though_a_layer_has_i
     assert join(FIELDS, {"mode": (Tier.EDGE_PRIVATE,)}, layers).column("mode").to_pylist() == [None]
 
 
+def test_layers_of_equal_length_are_still_joined_by_number():
+    layers = {
+        Tier.EDGE_PRIVATE: layer(Tier.EDGE_PRIVATE, {FIRST: {"speed": 1}, FIRST + 1: {"speed": 2}}, ["speed"]),
+        Tier.PUBLIC: layer(Tier.PUBLIC, {FIRST + 1: {"mode": "b"}, FIRST + 2: {"mode": "c"}}, ["mode"]),
+    }
+    assert join(FIELDS, SOURCES, layers).column("mode").to_pylist() == [None, "b"]
+
+
 def test_rows_that_only_a_lower_layer_has_are_not_shown():
     layers = {
         Tier.EDGE_PRIVATE: layer(Tier.EDGE_PRIVATE, {FIRST + 1: {"speed": 1}}, ["speed"]),

@@ -84,6 +84,14 @@ def test_segments_of_devices_whose_constants_no_allow_accepts_are_not_opened(wit
     assert opened(site) == ([1.0], 1)
 
 
+def test_one_allow_that_accepts_the_constants_is_enough(with_rules, trip):
+    site = with_rules("[[region, eq, $worker.region]]", "[[region, eq, docks], [mode, eq, bike]]")
+    site.capture("watch-1", [trip(speed=1.0)], region="cbd")
+    site.capture("watch-2", [trip(speed=2.0)], region="docks")
+    site.capture("watch-3", [trip(speed=3.0)], region="hills")
+    assert opened(site) == ([1.0, 2.0], 2)
+
+
 def test_times_of_another_layer_rule_nothing_out(make_site, edge, trip):
     """The tourist sees days from the public layer; raised rows have theirs elsewhere, so bounds must be its own."""
     plan = edge.plan("tourist")

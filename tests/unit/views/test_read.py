@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datasync.domain.tiers import Place, Tier
 from datasync.protocol import segment as codec
 from datasync.store import segments, streams
-from datasync.views.read import CHUNK_BYTES_MAX, reader
+from datasync.views.read import CHUNK_BYTES_MAX, PAGE_SEGMENTS_MIN, reader
 
 MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 3), timezones=st.just(UTC))  # noqa: DTZ001
 ROWS = st.lists(
@@ -158,6 +158,21 @@ def test_large_columns_are_spread_over_chunks(make_site, trip):
     for _ in range(3):
         device.capture("watch-1", [trip(note=note)])
     assert [chunk.batch.num_rows for chunk in device.chunks("coach")] == [2, 1]
+
+
+def test_more_segments_than_one_page_of_metadata_are_all_read(edge, cloud, trip):
+    for number in range(PAGE_SEGMENTS_MIN + 10):
+        edge.capture("watch-1", [trip(note=str(number), hour=24 * number)])
+    edge.forward_public(cloud)
+    days = [row["started"] for row in cloud.rows("trainer", "research.stats")]
+    assert len(days) == len(set(days)) == PAGE_SEGMENTS_MIN + 10
+
+
+def test_bodies_are_fetched_in_lots(edge, trip, monkeypatch):
+    monkeypatch.setattr("datasync.views.read.LOT_BYTES_MAX", 1)
+    for number in range(4):
+        edge.capture("watch-1", [trip(speed=float(number))])
+    assert [row["speed"] for row in edge.rows("router")] == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_an_arrow_reader_reads_the_same(edge, trip):
