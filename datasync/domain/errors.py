@@ -186,19 +186,25 @@ class StoreError(DatasyncError):
     code = "STORE_FAILED"
 
 
+class StoreRefused(StoreError):
+    """The database does not take this change, now or later; other store errors may pass."""
+
+    code = "STORE_REFUSED"
+
+
 class SchemaOutdated(StoreError):
     """The database's schema is not the one that this version needs."""
 
     code = "SCHEMA_OUTDATED"
 
 
-class KeyUnavailable(StoreError):
+class KeyUnavailable(DatasyncError):
     """A data key is missing or cannot be unwrapped."""
 
     code = "KEY_UNAVAILABLE"
 
 
-class BodyDamaged(StoreError):
+class BodyDamaged(DatasyncError):
     """A stored segment's body does not open with its key."""
 
     code = "BODY_DAMAGED"
@@ -208,6 +214,12 @@ class NodeStopped(DatasyncError):
     """The node is not running."""
 
     code = "NODE_STOPPED"
+
+
+class NodeFailed(DatasyncError):
+    """The node failed on an input, and dropped it."""
+
+    code = "NODE_FAILED"
 
 
 class LinkError(DatasyncError):

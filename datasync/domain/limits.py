@@ -39,6 +39,13 @@ WINDOW_BYTES = 4 << 20
 
 FLUSH_ROWS = 1_000
 FLUSH_MS = 200
+BATCH_BYTES_MAX = 512 << 10
+"""Columns of one batch of recorded rows in memory; a larger one is cut, so that its layers fit a segment each and a
+message together, whatever transforms make of them."""
+
+ROW_BYTES_MAX = 4 << 20
+"""One row; it is a batch by itself, and the only one that may be over ``BATCH_BYTES_MAX``."""
+
 PENDING_ROWS_MAX = 1_000_000
 """Rows recorded but not yet durable on a device; beyond it ``record`` waits."""
 

@@ -8,7 +8,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,15 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from datasync.domain import limits
-from datasync.domain.errors import NodeStopped, PolicyMissing
+from datasync.domain.errors import HandoverError, NodeStopped, PolicyMissing
 from datasync.domain.ids import node_name
 from datasync.handover.whereabouts import Whereabouts
 from datasync.nodes.config import DeviceConfig
 from datasync.nodes.config_file import load
 from datasync.nodes.device import DeviceNode
 from datasync.nodes.node import ConsentInput, Input, Move, Record
-from datasync.nodes.run import Opened, device_shell, offer_policy, opened
+from datasync.nodes.recording import pieces
+from datasync.nodes.run import Opened, device_shell, offer_policy, opened, sole
 from datasync.nodes.shell import Shell, system_clock
 from datasync.policy import decide
 from datasync.policy.compiled import Policy
@@ -44,20 +45,21 @@ class Device:
     def __init__(self, config: str | Path | DeviceConfig) -> None:
         """Take a configuration, or the path of a TOML file that has it. Raises ConfigError."""
         self._config = config if isinstance(config, DeviceConfig) else load(DeviceConfig, Path(config), os.environ)
-        self._pending = threading.Condition()
-        self._pending_rows = 0
-        self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="datasync-device", daemon=True)
         self._begun = threading.Event()
-        self._ended: BaseException | None = None
+        self._changed = threading.Condition()
+        # What follows is read and written under the condition, which is told of every change.
         self._inside: _Inside | None = None
+        self._pending_rows = 0
+        self._failed: BaseException | None = None
+        self._ended: BaseException | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
         self._begun.wait()
-        if self._inside is None:
+        if self._ended is not None:
             self._thread.join()
-            raise self._ended or NodeStopped("the device stopped while it started")
+            raise self._ended
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -69,9 +71,9 @@ class Device:
 
     def close(self) -> None:
         """Stop the device; rows that are not yet durable are forgotten, see :meth:`flush`."""
-        inside = self._inside
-        if inside is not None and self._thread.is_alive():
-            inside.loop.call_soon_threadsafe(inside.stop.set)
+        with self._changed:
+            if self._inside is not None:
+                self._inside.loop.call_soon_threadsafe(self._inside.stop.set)
         self._thread.join()
 
     def record(self, collection: str, rows: Any, *, wait: bool = False) -> None:
@@ -82,28 +84,30 @@ class Device:
         do not fit, PolicyMissing before there is a policy, NodeStopped.
         """
         batch = to_batch(self._policy().collection(collection), rows)
-        if batch.num_rows == 0:
-            return
-        answers = [self._give(collection, piece) for piece in _pieces(batch)]
+        answers = [self._give(collection, piece, wait) for piece in list(pieces(batch, limits.SEGMENT_ROWS_MAX))]
         if wait:
             for answer in answers:
-                answer.result()
+                self._result(answer)
 
     def flush(self) -> None:
         """Wait until everything recorded is durable on this device. Raises what kept rows from becoming so."""
-        with self._pending:
-            self._pending.wait_for(lambda: self._pending_rows == 0 or self._failed is not None)
-            failed, self._failed = self._failed, None
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending_rows == 0 or self._failed is not None)
+            failed, self._failed = self._failed or self._ended, None
         if failed is not None:
             raise failed
 
     def move(self, edge: str, *, planned: bool = True) -> None:
         """Go to another edge, prepared by the present one, or at once. Raises HandoverError; returns before arrival."""
-        self._ask(lambda ticket: Move(ticket, node_name(edge), planned)).result()
+        try:
+            target = node_name(edge)
+        except ValueError as error:
+            raise HandoverError(str(error)) from error
+        self._result(self._ask(lambda ticket: Move(ticket, target, planned)))
 
     def consent(self, purpose: str, *, given: bool) -> None:
         """Note, durably, that the subject allows a purpose or no longer does; it travels with the streams."""
-        self._ask(lambda ticket: ConsentInput(ticket, purpose, given)).result()
+        self._result(self._ask(lambda ticket: ConsentInput(ticket, purpose, given)))
 
     def recorded(self, collection: str) -> int:
         """Return how many rows of a collection are durable here: where a program goes on after a restart."""
@@ -153,42 +157,50 @@ class Device:
             raise PolicyMissing("there is no policy yet that says what may be recorded and read")
         return policy
 
-    def _give(self, collection: str, batch: pa.RecordBatch) -> Future[None]:
-        with self._pending:
-            self._pending.wait_for(lambda: self._pending_rows < limits.PENDING_ROWS_MAX or not self._thread.is_alive())
+    def _give(self, collection: str, batch: pa.RecordBatch, waited_for: bool) -> Future[None]:
+        """Give the node rows; what keeps them from becoming durable is raised to who waits for them, or by flush."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending_rows < limits.PENDING_ROWS_MAX or self._inside is None)
+            answer = self._ask(lambda ticket: Record(ticket, collection, batch))
             self._pending_rows += batch.num_rows
-        answer = self._ask(lambda ticket: Record(ticket, collection, batch))
-        answer.add_done_callback(lambda done: self._settle(batch.num_rows, done))
+        answer.add_done_callback(lambda done: self._settle(batch.num_rows, done, waited_for))
         return answer
 
-    def _settle(self, rows: int, done: Future[None]) -> None:
-        with self._pending:
+    def _settle(self, rows: int, done: Future[None], waited_for: bool) -> None:
+        error = _stopped() if done.cancelled() else done.exception()
+        with self._changed:
             self._pending_rows -= rows
-            if not done.cancelled() and (error := done.exception()) is not None:
+            if not waited_for:
                 self._failed = self._failed or error
-            elif done.cancelled():
-                self._failed = self._failed or NodeStopped("the device stopped before the rows were durable")
-            self._pending.notify_all()
+            self._changed.notify_all()
 
     def _ask(self, make: Callable[[int], Input]) -> "Future[Any]":
-        inside = self._running()
-        return asyncio.run_coroutine_threadsafe(inside.shell.ask(make), inside.loop)
+        with self._changed:
+            inside = self._running()
+            return asyncio.run_coroutine_threadsafe(inside.shell.ask(make), inside.loop)
+
+    def _result(self, answer: "Future[Any]") -> Any:
+        try:
+            return answer.result()
+        except CancelledError:
+            raise _stopped() from self._ended
 
     def _running(self) -> "_Inside":
-        if self._inside is None or not self._thread.is_alive():
-            raise NodeStopped("the device is not running")
-        return self._inside
+        inside = self._inside
+        if inside is None:
+            raise NodeStopped("the device is not running") from self._ended
+        return inside
 
     def _run(self) -> None:
+        ended: BaseException | None = None
         try:
             asyncio.run(self._main())
         except BaseException as error:  # handed to the threads that wait
-            self._ended = error
-        finally:
-            with self._pending:
-                self._failed = self._failed or (self._ended if self._pending_rows else None)
-                self._pending.notify_all()
-            self._begun.set()
+            ended = sole(error)
+        with self._changed:
+            self._ended = ended
+            self._changed.notify_all()
+        self._begun.set()
 
     async def _main(self) -> None:
         with opened(self._config, Role.DEVICE) as base:
@@ -197,10 +209,20 @@ class Device:
                 running = tasks.create_task(shell.run())
                 await shell.started.wait()
                 await offer_policy(shell, self._config)
-                self._inside = _Inside(asyncio.get_running_loop(), base, shell, asyncio.Event())
+                inside = _Inside(asyncio.get_running_loop(), base, shell, asyncio.Event())
+                self._show(inside)
                 self._begun.set()
-                await self._inside.stop.wait()
+                try:
+                    await inside.stop.wait()
+                finally:
+                    self._show(None)
+                    await asyncio.sleep(0)  # what was asked until now becomes a task, which ends with the loop
                 running.cancel()
+
+    def _show(self, inside: "_Inside | None") -> None:
+        with self._changed:
+            self._inside = inside
+            self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +235,5 @@ class _Inside:
     stop: asyncio.Event
 
 
-def _pieces(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
-    size = limits.SEGMENT_ROWS_MAX
-    return [batch.slice(start, size) for start in range(0, batch.num_rows, size)]
+def _stopped() -> NodeStopped:
+    return NodeStopped("the device stopped before this was done")

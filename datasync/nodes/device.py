@@ -51,8 +51,9 @@ PREPARATION_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
-    """What makes a device node: the edge to attach to first, when rows are flushed, and the device's constants."""
+    """What makes a device node: the edges it may attach to, the first of them, when rows are flushed, its constants."""
 
+    edges: frozenset[NodeName]
     home: NodeName
     flush_rows: int
     flush_ms: int
@@ -196,6 +197,8 @@ class DeviceNode(Node):
     def _wish(self, turn: Turn, target: NodeName, planned: bool) -> None:
         if target == self._here.edge:
             raise HandoverError(f"{self.name} is at {target} already")
+        if target not in self._settings.edges:
+            raise HandoverError(f"the configuration of {self.name} lists no edge {target}")
         if planned and self._here.state is DeviceState.ATTACHED:
             self._keep(turn, replace(self._here, wish=Wish(target, turn.now.wall_ms + PREPARATION_MS)))
             self._hint_due_ms = turn.now.steady_ms
@@ -261,9 +264,11 @@ class DeviceNode(Node):
 
     def _on_ready(self, turn: Turn, peer: Peer, ready: Ready) -> None:
         wish = self._here.wish
-        if self._here.state is not DeviceState.ATTACHED or peer.name != self._here.edge or wish is None:
-            raise NotAttached(f"{self.name} asked {peer.name} for no handover")
-        if ready.target != wish.target:
+        if self._here.state is not DeviceState.ATTACHED or peer.name != self._here.edge:
+            raise NotAttached(f"{self.name} is not at {peer.name}")
+        if ready.target not in self._settings.edges or ready.target == self._here.edge:
+            raise HandoverError(f"{self.name} cannot go to {ready.target}")
+        if wish is not None and ready.target != wish.target:
             raise HandoverError(f"{self.name} wishes to go to {wish.target}, not {ready.target}")
         target = self.kit.trust.verify(ready.certificate, turn.now)
         if target.name != ready.target or target.role is not Role.EDGE:

@@ -4,7 +4,7 @@ What came in a handover was stored as it came, still sealed; it is verified here
 not verify is kept back and counted: it is nobody's data.
 """
 
-from datasync.domain.errors import KeyUnavailable, MessageError, SegmentInvalid
+from datasync.domain.errors import BodyDamaged, KeyUnavailable, MessageError, SegmentInvalid
 from datasync.domain.ids import NodeName, StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.handover import accounts
@@ -59,7 +59,7 @@ class Forwarding:
             if not each.verified:
                 check_same(segment.parse(signed), each)
                 segments.mark_verified(turn.tx, [each.id])
-        except (MessageError, KeyUnavailable) as error:
+        except (MessageError, KeyUnavailable, BodyDamaged) as error:
             self._node.note(turn, f"stream {each.stream}", error)
             numbers = RangeSet.of([(each.seq_first, each.seq_last)])
             segments.mark(turn.tx, each.stream, numbers, State.LOCAL, from_states=[State.WAITING])

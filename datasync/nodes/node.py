@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from datasync.domain import limits
 from datasync.domain.clock import HybridTime, Instant
-from datasync.domain.errors import DatasyncError, MessageError, SignerForeign
+from datasync.domain.errors import DatasyncError, MessageError, SignerForeign, StoreError
 from datasync.domain.ids import NodeName
 from datasync.domain.tiers import Place
 from datasync.policy.compiled import Policy
@@ -201,6 +201,8 @@ class Node(ABC):
         for each in inputs:
             try:
                 self._take(turn, each)
+            except StoreError:
+                raise  # the database is away, not the input wrong: all of it is undone and comes again
             except DatasyncError as error:
                 self._refuse(turn, each, error)
         return self._finish(turn)

@@ -4,11 +4,14 @@ This is the only state of a node that a crash loses, and the program knows it: a
 rows are in the database.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from datasync.domain.clock import Instant
+from datasync.domain.errors import RecordError
+from datasync.domain.limits import BATCH_BYTES_MAX, ROW_BYTES_MAX
 
 
 @dataclass(slots=True)
@@ -37,14 +40,15 @@ class Gathering:
         self._pending: dict[str, _Pending] = {}
 
     def add(self, collection: str, batch: pa.RecordBatch, ticket: int, now: Instant) -> None:
-        """Take rows."""
+        """Take rows. Raises RecordError, and takes none, when one of them is too large."""
+        within = list(pieces(batch, self._flush_rows))
         pending = self._pending.setdefault(collection, _Pending(now.steady_ms))
-        pending.batches.append(batch)
+        pending.batches += within
         pending.tickets.append(ticket)
         pending.rows += batch.num_rows
 
     def take(self, now: Instant, *, everything: bool = False) -> list[Gathered]:
-        """Give up what is ready, or all; batches of at most ``flush_rows`` rows each, in the order of recording."""
+        """Give up what is ready, or all; batches within ``flush_rows`` and the limits, in the order of recording."""
         ready = [name for name, each in self._pending.items() if everything or self._is_ready(each, now)]
         return [self._cut(name, self._pending.pop(name)) for name in ready]
 
@@ -58,5 +62,24 @@ class Gathering:
 
     def _cut(self, collection: str, pending: _Pending) -> Gathered:
         table = pa.Table.from_batches(pending.batches).combine_chunks()
-        pieces = table.to_batches(max_chunksize=self._flush_rows)
-        return Gathered(collection, tuple(piece for piece in pieces if piece.num_rows), tuple(pending.tickets))
+        batches = tuple(piece for batch in table.to_batches() for piece in pieces(batch, self._flush_rows))
+        return Gathered(collection, batches, tuple(pending.tickets))
+
+
+def pieces(batch: pa.RecordBatch, rows_max: int) -> Iterator[pa.RecordBatch]:
+    """Cut rows into batches within the limits, in their order; none for no rows. Raises RecordError for a huge row."""
+    for start in range(0, batch.num_rows, rows_max):
+        yield from _within_bytes(batch.slice(start, rows_max), start)
+
+
+def _within_bytes(batch: pa.RecordBatch, first: int) -> Iterator[pa.RecordBatch]:
+    if batch.nbytes <= BATCH_BYTES_MAX:
+        yield batch
+    elif batch.num_rows > 1:
+        half = batch.num_rows // 2
+        yield from _within_bytes(batch.slice(0, half), first)
+        yield from _within_bytes(batch.slice(half), first + half)
+    elif batch.nbytes <= ROW_BYTES_MAX:
+        yield batch
+    else:
+        raise RecordError(f"row {first} has {batch.nbytes} bytes", fix=f"give at most {ROW_BYTES_MAX} in one row")

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from datasync.nodes.roster import Patience
 from datasync.nodes.shell import Shell
 from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.policy.loading import load as load_policy
+from datasync.security.files import read_file
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Trust
 from datasync.security.vault import Vault, load_or_create_node_key
@@ -36,6 +37,9 @@ from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 from datasync.transport.embedded import EmbeddedBroker
 from datasync.transport.mqtt import MqttLink
+
+SHUTDOWN_S_MAX = 5.0
+"""How long requests that are being answered may take to end when the node stops."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +93,11 @@ def device_shell(config: DeviceConfig, base: Opened) -> Shell:
     """Return the shell of a device; its links are the brokers of its edges, by the edges' names."""
     addresses = {edge.name: edge.url.url for edge in config.edges}
     settings = DeviceSettings(
-        config.first_edge.name, config.capture.flush_rows, config.capture.flush_ms, dict(config.meta)
+        edges=frozenset(addresses),
+        home=config.first_edge.name,
+        flush_rows=config.capture.flush_rows,
+        flush_ms=config.capture.flush_ms,
+        meta=dict(config.meta),
     )
 
     def build() -> DeviceNode:
@@ -147,7 +155,7 @@ async def offer_policy(shell: Shell, config: NodeConfig) -> None:
     """Activate the configured policy file unless the node has it, or a newer one. Raises PolicyError."""
     if config.policy is None:
         return
-    source = config.policy.read_bytes()
+    source = read_file(config.policy)
     offered = load_policy(source, name=str(config.policy))
     active = shell.node.policy
     if active is None or active.revision < offered.revision:
@@ -165,13 +173,20 @@ async def _broker(broker: Broker) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _http(config: ServerConfig, backend: NodeBackend) -> AsyncIterator[None]:
-    runner = web.AppRunner(application(backend), access_log=None)
+    runner = web.AppRunner(application(backend), access_log=None, shutdown_timeout=SHUTDOWN_S_MAX)
     await runner.setup()
     try:
-        await web.TCPSite(runner, config.http.host, config.http.port).start()
+        await _listen(web.TCPSite(runner, config.http.host, config.http.port))
         yield
     finally:
         await runner.cleanup()
+
+
+async def _listen(site: web.TCPSite) -> None:
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(f"cannot listen: {error.strerror or error}", where=site.name, fix="set http.port") from error
 
 
 def _run(config: NodeConfig, node: Coroutine[Any, Any, None]) -> None:
@@ -184,5 +199,16 @@ async def _until_told(node: Coroutine[Any, Any, None]) -> None:
     loop = asyncio.get_running_loop()
     for told in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(told, running.cancel)
-    with suppress(asyncio.CancelledError):
+    try:
         await running
+    except asyncio.CancelledError:
+        pass
+    except BaseExceptionGroup as group:
+        raise sole(group) from None
+
+
+def sole(error: BaseException) -> BaseException:
+    """Return the one error that a group of tasks failed with; a group of several as it is."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -2,8 +2,12 @@
 
 It gathers what arrived, runs one transaction for all of it (group commit) in a thread of its own, and after the
 commit publishes, answers tickets and acknowledges to the broker. While that transaction runs the next inputs pile
-up, so the more there is to do the more each commit carries. A node that fails is built anew from the database; then
-its inputs are tried one by one, and the one that fails again is dropped and counted: no input stops a node.
+up, so the more there is to do the more each commit carries.
+
+What fails is undone as a whole: the node is built anew from the database, and what it had been given comes again, in
+the order in which it came. When it was the database that failed, that is repeated until it is back. When it was the
+node, its inputs are given in ever smaller groups until the one is found that fails alone; that one is dropped,
+counted and, where somebody waits for its answer, refused: no input stops a node.
 """
 
 import asyncio
@@ -13,12 +17,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from datasync.domain.clock import Instant
-from datasync.domain.errors import DatasyncError, MessageTooLarge, StoreError
+from datasync.domain.errors import DatasyncError, MessageTooLarge, NodeFailed, StoreError, StoreRefused
+from datasync.nodes.metrics import Metrics
 from datasync.nodes.node import Arrival, Effects, Input, LinkChange, Node, Outgoing
 from datasync.store.database import Database
 from datasync.transport.link import Link, Packet, Received
@@ -30,6 +35,8 @@ BACKLOG_MAX = 4_096
 """Messages that wait for a link; beyond it they are dropped, and sent again when their time comes."""
 
 STORE_RETRY_S = 1.0
+FAILURE_PAUSE_S = 0.1
+FAILURE_LOG_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +44,19 @@ _log = logging.getLogger(__name__)
 def system_clock() -> Instant:
     """Return the present moment of this machine."""
     return Instant(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether it is the database that failed, and the same may succeed when it is back."""
+    return isinstance(error, StoreError) and not isinstance(error, StoreRefused)
+
+
+class _Given(NamedTuple):
+    """An input, its ticket (0: nobody waits), and what to call after the commit."""
+
+    input: Input
+    ticket: int = 0
+    acknowledge: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -63,26 +83,31 @@ class Shell:
         self._build = build
         self._database = database
         self._dial = dial
-        self._fixed_links = tuple(links)
+        self._fixed_links = frozenset(links)
         self._clock = clock
-        self._inputs: deque[tuple[Input, Callable[[], None] | None]] = deque()
+        self._inputs: deque[_Given] = deque()
         self._awake = asyncio.Event()
         self._open: dict[str, _Open] = {}
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._unanswered: dict[int, Input] = {}
+        self._held: dict[int, _Given] = {}
+        """By ticket, what the node took in and has not answered."""
+        self._careful = 0
+        self._group = INPUTS_MAX
         self._timer: asyncio.TimerHandle | None = None
         self._last_ticket = 0
-        self._metrics = _Metrics(registry)
+        self._logged_s = -FAILURE_LOG_S
+        self._metrics = Metrics(registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node")
         self.node = build()
         self.started = asyncio.Event()
+        self.store_lost = False
+        """Whether the database could not be used the last time."""
 
     async def run(self) -> None:
         """Run until cancelled; what was taken in is committed or forgotten, never half done."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                effects = await self._turn(lambda tx, now: self.node.start(tx, now))
-                self._keep_links(tasks, (effects.links or frozenset()) | frozenset(self._fixed_links))
+                await self._begin(tasks)
                 self.started.set()
                 while True:
                     await self._step(tasks)
@@ -96,89 +121,129 @@ class Shell:
         self._last_ticket += 1
         ticket = self._last_ticket
         answer = self._answers[ticket] = asyncio.get_running_loop().create_future()
-        each = self._unanswered[ticket] = make(ticket)
-        self.put(each)
+        self._put(_Given(make(ticket), ticket))
         return await answer
-
-    def put(self, each: Input, acknowledge: Callable[[], None] | None = None) -> None:
-        """Give the node an input; ``acknowledge`` is called after the commit. For the event loop's thread only."""
-        self._inputs.append((each, acknowledge))
-        self._awake.set()
 
     @property
     def links_up(self) -> frozenset[str]:
         """The links that are connected and subscribed."""
         return frozenset(self._metrics.up)
 
+    def _put(self, given: _Given) -> None:
+        self._inputs.append(given)
+        self._awake.set()
+
     async def _step(self, tasks: asyncio.TaskGroup) -> None:
         await self._awake.wait()
         self._awake.clear()
-        taken = [self._inputs.popleft() for _ in range(min(INPUTS_MAX, len(self._inputs)))]
-        if self._inputs:
-            self._awake.set()
-        await self._take(tasks, taken)
-
-    async def _take(self, tasks: asyncio.TaskGroup, taken: list[tuple[Input, Callable[[], None] | None]]) -> None:
-        inputs = [each for each, _ in taken]
+        taken = self._take()
+        inputs = [each.input for each in taken]
+        self._held.update((each.ticket, each) for each in taken if each.ticket)
         try:
             effects = await self._turn(lambda tx, now: self.node.handle(tx, inputs, now))
-        except StoreError as error:
-            # the database is away or full: nothing was done, and the inputs come again
-            _log.error("%s", error)
-            self._inputs.extendleft(reversed([pair for pair in taken if not hasattr(pair[0], "ticket")]))
-            await self._rebuild(leave=())
-            return
         except Exception as error:
-            await self._isolate(tasks, taken, error)
-            return
-        for _, acknowledge in taken:
-            if acknowledge is not None:
-                acknowledge()
-        if effects.links is not None:
-            self._keep_links(tasks, effects.links | frozenset(self._fixed_links))
+            if _is_away(error):
+                await self._wait_for_store(tasks, taken, error)
+            else:
+                await self._recover(tasks, taken, error)
+        else:
+            for each in taken:
+                each.acknowledge()
+            self._keep_links(tasks, effects)
+        if self._inputs and not (self._careful and self._held):
+            self._awake.set()
 
-    async def _isolate(
-        self, tasks: asyncio.TaskGroup, taken: list[tuple[Input, Callable[[], None] | None]], error: Exception
-    ) -> None:
-        """Find the input that the node failed on: try each by itself, and drop the one that fails alone."""
-        await self._rebuild(leave=[each for each, _ in taken])
-        if len(taken) > 1:
-            for pair in taken:
-                await self._take(tasks, [pair])
-            return
-        _log.error("INTERNAL: the node failed and was built anew", exc_info=error)
+    def _take(self) -> list[_Given]:
+        """Take the next inputs; while looking for one that fails, few, and none until the last were answered."""
+        if self._careful and self._held:
+            return []
+        if not self._careful:
+            self._group = INPUTS_MAX
+        taken = [self._inputs.popleft() for _ in range(min(self._group, len(self._inputs)))]
+        self._careful = max(0, self._careful - len(taken))
+        return taken
+
+    # --- when something fails
+
+    async def _wait_for_store(self, tasks: asyncio.TaskGroup, taken: list[_Given], error: Exception) -> None:
+        """The database is away or full: nothing was done, so everything is done again when it is back."""
+        self._lose_store(error)
+        self._give_back(self._suspects(taken))
+        await asyncio.sleep(STORE_RETRY_S)
+        await self._begin(tasks)
+
+    async def _recover(self, tasks: asyncio.TaskGroup, taken: list[_Given], error: Exception) -> None:
+        """The node failed, on one of what it was given and has not answered, or else on what its database says."""
+        suspects = self._suspects(taken)
         self._metrics.failures.inc()
-        for dropped, acknowledge in taken:
-            self._answer(getattr(dropped, "ticket", 0), DatasyncError("the node failed on this; see its log"))
-            if acknowledge is not None:
-                acknowledge()
+        if len(suspects) > 1:
+            self._group = max(1, min(self._group, len(suspects)) // 2)
+            self._careful = len(suspects)
+            self._give_back(suspects)
+        else:
+            self._log_failure(suspects, error)
+            for culprit in suspects:
+                self._answer(culprit.ticket, NodeFailed("the node failed on this; its log says how"))
+                culprit.acknowledge()
+        await asyncio.sleep(FAILURE_PAUSE_S if suspects else STORE_RETRY_S)
+        await self._begin(tasks)
 
-    async def _rebuild(self, leave: Sequence[Input]) -> None:
-        """Build the node anew, and give it again what it had taken in but not answered, except ``leave``."""
+    def _suspects(self, taken: list[_Given]) -> list[_Given]:
+        """Return, in their order, what the node was given and did not finish."""
+        now = {each.ticket for each in taken}
+        before = [each for ticket, each in sorted(self._held.items()) if ticket not in now]
+        self._held.clear()
+        return [*before, *taken]
+
+    def _give_back(self, suspects: list[_Given]) -> None:
+        self._inputs.extendleft(reversed(suspects))
+
+    async def _begin(self, tasks: asyncio.TaskGroup) -> None:
+        """Build the node from the database, as often as it takes for the database to be there."""
         while True:
-            self.node = self._build()
+            node = self._build()
             try:
-                await self._turn(lambda tx, now: self.node.start(tx, now))
+                effects = await self._turn(node.start)
                 break
             except StoreError as error:
-                _log.error("%s", error)
+                if not _is_away(error):
+                    raise
+                self._lose_store(error)
                 await asyncio.sleep(STORE_RETRY_S)
-        for name in self.links_up:
-            self.put(LinkChange(name, up=True))
-        left = {id(each) for each in (*leave, *(each for each, _ in self._inputs))}
-        for each in list(self._unanswered.values()):
-            if id(each) not in left:
-                self.put(each)
+        self.node = node
+        self._keep_links(tasks, effects)
+        changes = [_Given(LinkChange(name, up=True)) for name in sorted(self.links_up)]
+        rest = [each for each in self._inputs if not isinstance(each.input, LinkChange)]
+        self._inputs = deque([*changes, *rest])
+        self._careful += len(changes) if self._careful else 0
+        self._awake.set()
+
+    def _lose_store(self, error: Exception) -> None:
+        if not self.store_lost:
+            _log.error("%s; trying again until it is there", error)
+        self.store_lost = True
+
+    def _log_failure(self, suspects: list[_Given], error: Exception) -> None:
+        now_s = time.monotonic()
+        if now_s - self._logged_s >= FAILURE_LOG_S:
+            self._logged_s = now_s
+            what = type(suspects[0].input).__name__ if suspects else "what its database says"
+            _log.error("INTERNAL: the node failed on %s and was built anew", what, exc_info=error)
+
+    # --- one transaction
 
     async def _turn(self, work: Callable[[Any, Instant], Effects]) -> Effects:
         loop = asyncio.get_running_loop()
         effects = await loop.run_in_executor(self._thread, self._commit, work)
+        if self.store_lost:
+            _log.warning("the database is there again")
+            self.store_lost = False
         for each in effects.send:
             self._post(each)
         for ticket, answer in effects.answers.items():
             self._answer(ticket, answer)
         for note in effects.notes:
-            _log.warning("%s", note)
+            _log.warning("%s", "".join(mark if mark.isprintable() else "?" for mark in note))
         self._metrics.add(effects)
         if self._timer is not None:
             self._timer.cancel()
@@ -188,14 +253,11 @@ class Shell:
         return effects
 
     def _commit(self, work: Callable[[Any, Instant], Effects]) -> Effects:
-        started = time.perf_counter()
-        with self._database.write() as tx:
-            effects = work(tx, self._clock())
-        self._metrics.turn_seconds.observe(time.perf_counter() - started)
-        return effects
+        with self._metrics.turn_seconds.time(), self._database.write() as tx:
+            return work(tx, self._clock())
 
     def _answer(self, ticket: int, answer: Any) -> None:
-        self._unanswered.pop(ticket, None)
+        self._held.pop(ticket, None)
         waiting = self._answers.pop(ticket, None)
         if waiting is None or waiting.done():
             return
@@ -206,12 +268,18 @@ class Shell:
 
     # --- links
 
-    def _keep_links(self, tasks: asyncio.TaskGroup, wanted: frozenset[str]) -> None:
+    def _keep_links(self, tasks: asyncio.TaskGroup, effects: Effects) -> None:
+        if effects.links is None and self._open.keys() >= self._fixed_links:
+            return
+        wanted = self._fixed_links | (effects.links or frozenset())
         for name in self._open.keys() - wanted:
-            for task in self._open.pop(name).tasks:
+            closed = self._open.pop(name)
+            self._metrics.forget(name, closed.link)
+            for task in closed.tasks:
                 task.cancel()
         for name in wanted - self._open.keys():
             opened = self._open[name] = _Open(self._dial(name))
+            self._metrics.watch(name, opened.link)
             opened.tasks = (
                 tasks.create_task(self._run_link(name, opened), name=f"link {name}"),
                 tasks.create_task(self._publish(opened), name=f"publish {name}"),
@@ -219,11 +287,11 @@ class Shell:
 
     async def _run_link(self, name: str, opened: _Open) -> None:
         def receive(received: Received) -> None:
-            self.put(Arrival(name, received.topic, received.payload), received.acknowledge)
+            self._put(_Given(Arrival(name, received.topic, received.payload), 0, received.acknowledge))
 
         def changed(up: bool) -> None:
             self._metrics.link(name, up)
-            self.put(LinkChange(name, up))
+            self._put(_Given(LinkChange(name, up)))
 
         await opened.link.run(receive, changed)
 
@@ -234,7 +302,7 @@ class Shell:
                 sent = await opened.link.publish(Packet(each.topic, each.payload, each.retain))
             except MessageTooLarge as error:
                 _log.error("%s", error)
-                continue
+                sent = False
             self._metrics.sent.labels("sent" if sent else "unsent").inc()
 
     def _post(self, each: Outgoing) -> None:
@@ -243,23 +311,3 @@ class Shell:
             self._metrics.sent.labels("dropped").inc()
         else:
             opened.queue.put_nowait(each)
-
-
-class _Metrics:
-    """The node's metrics: what its effects counted, and what the shell sees."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.up: set[str] = set()
-        self._events = Counter("datasync_events", "What the node counted", ["kind", "what"], registry=registry)
-        self._links = Gauge("datasync_link_up", "Whether a link is connected", ["link"], registry=registry)
-        self.sent = Counter("datasync_packets", "Packets given to links", ["outcome"], registry=registry)
-        self.failures = Counter("datasync_failures", "Inputs on which the node failed", registry=registry)
-        self.turn_seconds = Histogram("datasync_turn_seconds", "Time of one transaction", registry=registry)
-
-    def add(self, effects: Effects) -> None:
-        for (kind, what), number in effects.counts.items():
-            self._events.labels(kind, what).inc(number)
-
-    def link(self, name: str, up: bool) -> None:
-        (self.up.add if up else self.up.discard)(name)
-        self._links.labels(name).set(up)

@@ -7,16 +7,17 @@ StoreError here and nowhere else.
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from sqlalchemy import URL, Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from datasync.domain.errors import StoreError
+from datasync.domain.errors import StoreError, StoreRefused
 from datasync.store import engines, schema
 
 
@@ -124,9 +125,16 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise StoreError(str(error.orig).strip()) from error
+        kind = StoreRefused if _is_refusal(error) else StoreError
+        raise kind(str(error.orig).strip()) from error
     except PoolTimeout as error:
         raise StoreError("no connection to the database became free in time") from error
+
+
+def _is_refusal(error: DBAPIError) -> bool:
+    """Whether it is what was asked that failed, and not the database: then there is no use in asking again."""
+    wrong_statement = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    return isinstance(error, IntegrityError | DataError) or wrong_statement
 
 
 def _prepare_file(address: URL, create: bool, exclusive: bool) -> int | None:

@@ -6,7 +6,7 @@ to each other after their commits and send again from their databases what was n
 does promise is bounds: on the size of a packet, on what is in flight and on what is handed up unacknowledged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,11 @@ class Received:
 
 class Link(Protocol):
     """A connection to a broker that comes and goes."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often each trouble was met, by its code, for metrics."""
+        ...
 
     async def run(self, receive: Callable[[Received], None], changed: Callable[[bool], None]) -> None:
         """Keep connected and subscribed until cancelled.

@@ -38,7 +38,7 @@ from datasync.transport.link import Packet
 from datasync.transport.memory import MemoryBroker
 
 START_MS = 1_800_000_000_000
-EDGES = (node_name("acme/cbd"), node_name("acme/docks"))
+EDGES = tuple(node_name(f"acme/{name}") for name in ("cbd", "docks", "airport", "stadium"))
 CLOUD = node_name("acme/cloud")
 
 POLICY = b"""
@@ -125,7 +125,9 @@ class Simulator:
     """One world, from one seed."""
 
     def __init__(self, seed: int, folder: Path, *, devices: int = 3, rows: int = 60, fault_ms: int = 30_000) -> None:
+        """Build the world of a seed: two, three or four edges."""
         self.chance = random.Random(seed)
+        names = EDGES[: 2 + seed % 3]
         self.faults = Faults.drawn(self.chance)
         self.counts: Counter[str] = Counter()
         self.now_ms = 0
@@ -134,7 +136,7 @@ class Simulator:
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._tickets = itertools.count(1)
-        self._brokers = {name: MemoryBroker() for name in (CLOUD, *EDGES)}
+        self._brokers = {name: MemoryBroker() for name in (CLOUD, *names)}
         authority = Authority.create("acme", Instant(START_MS, 0), entropy=self.chance.randbytes)
         self._trust = authority.certificate
         self._authority = authority
@@ -142,7 +144,7 @@ class Simulator:
         settings = EdgeSettings(CLOUD, Patience(hold_ms=2_000, source_timeout_ms=3_000))
         self.edges = {
             name: self._process(name, Role.EDGE, (DEVICES, BACKBONE), lambda kit: EdgeNode(kit, settings))
-            for name in EDGES
+            for name in names
         }
         self.walks = [self._walk(number, rows) for number in range(devices)]
 
@@ -175,7 +177,7 @@ class Simulator:
             node = walk.process.node
             here = node.whereabouts if isinstance(node, DeviceNode) else None
             lines.append(f"{walk.process.name}: row {walk.next_row} of {walk.rows}, {here}")
-            lines += [f"  {name}: {self.account(name, walk.process.name)}" for name in EDGES]
+            lines += [f"  {name}: {self.account(name, walk.process.name)}" for name in self.edges]
         return "\n".join(lines)
 
     def account(self, edge: NodeName, device: NodeName) -> accounts.Account:
@@ -189,7 +191,7 @@ class Simulator:
         """Record some rows or move; again until all rows are recorded."""
         if walk.process.node is not None and walk.process.node.policy is not None:
             if self.chance.random() < 0.15 and self.now_ms < self._fault_ms:
-                target = self.chance.choice(EDGES)
+                target = self.chance.choice(list(self.edges))
                 planned = self.chance.random() < 0.5
                 self.counts["moves asked"] += 1
                 self._deliver_input(walk.process, Move(next(self._tickets), target, planned))
@@ -219,8 +221,8 @@ class Simulator:
         return Process(name, lambda: make(kit), database, keys, vault, self.chance.randint(-40, 40), links)
 
     def _walk(self, number: int, rows: int) -> Walk:
-        home = EDGES[number % len(EDGES)]
-        settings = DeviceSettings(home, flush_rows=5, flush_ms=200, meta={})
+        home = list(self.edges)[number % len(self.edges)]
+        settings = DeviceSettings(frozenset(EDGES), home, flush_rows=5, flush_ms=200, meta={})
         name = node_name(f"watch-{number}")
         return Walk(self._process(name, Role.DEVICE, (), lambda kit: DeviceNode(kit, settings)), rows)
 
@@ -394,7 +396,7 @@ class Simulator:
         here = node.whereabouts
         if here.state is not DeviceState.ATTACHED or here.mode != "full" or here.wish is not None or here.edge is None:
             return False
-        others = [self.account(edge, walk.process.name).state for edge in EDGES if edge != here.edge]
+        others = [self.account(edge, walk.process.name).state for edge in self.edges if edge != here.edge]
         serving = self.account(here.edge, walk.process.name)
         gone = all(state in (EdgeState.UNKNOWN, EdgeState.ERASED) for state in others)
         return serving.state is EdgeState.ACTIVE and serving.registered and not serving.unreleased and gone
