@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from datasync.domain.ids import HandoverId, NodeName
-from datasync.handover.machine import Account
+from datasync.handover.machine import Account, duties
 from datasync.handover.states import EdgeState
 from datasync.protocol import cbor
 from datasync.protocol.parts import SessionKeys, decode_part
@@ -30,6 +30,11 @@ def load_all(tx: Connection, states: Iterable[EdgeState]) -> list[Account]:
     return [_account(row) for row in attachments.all(tx, states)]
 
 
+def load_owing(tx: Connection) -> list[Account]:
+    """Return the accounts that owe something."""
+    return [_account(row) for row in attachments.owing(tx)]
+
+
 def save(tx: Connection, account: Account, me: NodeName, now_ms: int) -> None:
     """Store the account; its secrets stay as they are."""
     row = attachments.get(tx, account.device)
@@ -47,6 +52,7 @@ def save(tx: Connection, account: Account, me: NodeName, now_ms: int) -> None:
             token=account.token or None,
             session_key=None if row is None else row.session_key,
             certificate=None if row is None else row.certificate,
+            owes=bool(duties(account)),
             detail={
                 "served": list(account.served),
                 "target": account.target,

@@ -62,13 +62,19 @@ class Duties:
 
 
 def duties(account: Account) -> Duties:
-    """Return what must be sent, again and again, while the account stays as it is."""
+    """Return what must be sent, again and again, while the account stays as it is.
+
+    A source is told that all it gave has arrived even by an edge that meanwhile froze, or gave everything on and
+    erased it: otherwise that source would hold its copy for ever.
+    """
+    complete = tuple(source for source in account.unreleased if source not in account.pending)
     match account.state:
-        case EdgeState.CATCHING_UP | EdgeState.FROZEN:
+        case EdgeState.CATCHING_UP:
             return Duties(fence=account.pending)
         case EdgeState.ACTIVE:
-            complete = tuple(source for source in account.unreleased if source not in account.pending)
             return Duties(fence=account.pending, activate=complete, register=not account.registered)
+        case EdgeState.FROZEN | EdgeState.HELD | EdgeState.ERASED:
+            return Duties(fence=account.pending, activate=complete)
         case _:
             return Duties()
 

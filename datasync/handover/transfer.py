@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from sqlalchemy import Connection
 
 from datasync.domain.clock import HybridTime, Instant
-from datasync.domain.errors import SegmentInvalid, StreamForeign
+from datasync.domain.errors import BodyDamaged, KeyUnavailable, SegmentInvalid, StreamForeign
 from datasync.domain.ids import NodeName, StreamId, stream_id
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place, Tier
@@ -63,6 +63,13 @@ class Transfer:
         self._taken.update(each.id for each in late)
         self._unsent[:0] = reversed(late)
 
+    def give_up(self, unreadable: Iterable[StoredSegment]) -> None:
+        """Strike off what cannot be read any more, so that it does not hold up the rest."""
+        gone = [each.id for each in unreadable]
+        self._window.drop(gone)
+        for key in gone:
+            self._owed.pop(key, None)
+
     @property
     def hot(self) -> bool:
         """Whether the target has the whole hot set."""
@@ -108,34 +115,24 @@ def notes(tx: Connection, device: NodeName) -> list[StreamNote]:
 
 def reseal(
     tx: Connection, vault: Vault, session_key: bytes, stored: Iterable[StoredSegment], entropy: Callable[[int], bytes]
-) -> list[SealedSegment]:
-    """Return segments as they travel: decrypted here, encrypted under keys that the device's session key gives."""
+) -> tuple[list[SealedSegment], list[StoredSegment]]:
+    """Return segments as they travel, encrypted under keys that the device's session key gives; and the unreadable.
+
+    Unreadable are those whose body was damaged, erased meanwhile, or came sealed under a key that is not here.
+    """
     stored = list(stored)
     bodies = segments.bodies(tx, [each.id for each in stored])
-    sealed = []
+    sealed, unreadable = [], []
     for each in stored:
-        plain = vault.decrypt(each.stream, each.key_id, each.seq_first, bodies[each.id])
+        try:
+            plain = vault.decrypt(each.stream, each.key_id, each.seq_first, bodies.get(each.id, b""))
+        except (KeyUnavailable, BodyDamaged):
+            unreadable.append(each)
+            continue
         key = state_key(session_key, each.stream)
-        sealed.append(
-            SealedSegment(
-                stream=each.stream,
-                collection=each.collection,
-                tier=int(each.tier),
-                seq_first=each.seq_first,
-                seq_last=each.seq_last,
-                rows=each.rows,
-                captured=each.captured.pack(),
-                time_min_ms=each.time_min_ms,
-                time_max_ms=each.time_max_ms,
-                policy_digest=each.policy_digest,
-                meta=dict(each.meta),
-                hash=each.hash,
-                safe=each.state is State.SAFE,
-                key_id=key_id(key),
-                body=seal_body(key, each.stream, each.seq_first, plain, entropy),
-            )
-        )
-    return sealed
+        body = seal_body(key, each.stream, each.seq_first, plain, entropy)
+        sealed.append(_sealed(each, key_id(key), body))
+    return sealed, unreadable
 
 
 def know(tx: Connection, device: NodeName, told: Iterable[StreamNote], now: Instant) -> dict[StreamId, Stream]:
@@ -179,11 +176,49 @@ def adopt(vault: Vault, keys: SessionKeys, known: Iterable[StreamId], now: Insta
             vault.adopt(stream, state_key(session_key, stream), now)
 
 
+def drop_unreadable(tx: Connection, vault: Vault, device: NodeName) -> int:
+    """Delete what came in advance from an edge that the device did not leave for here; return how many rows' numbers.
+
+    The device names the edges it comes from and gives their session keys. What another edge had sent ahead stays
+    ciphertext for ever, and must not stand in the way of the same rows from where the device really was.
+    """
+    dropped = 0
+    for stream in streams.of_device(tx, device):
+        have = stream.have
+        for key in segments.key_ids(tx, stream.stream):
+            if not vault.has(stream.stream, key):
+                have = have - segments.delete_under(tx, stream.stream, key)
+        if have != stream.have:
+            dropped += len(stream.have) - len(have)
+            streams.put_have(tx, {stream.stream: have})
+    return dropped
+
+
 def _check_against(stream: Stream, each: SealedSegment) -> None:
     if (stream.collection, int(stream.tier)) != (each.collection, each.tier):
         raise SegmentInvalid(f"stream {each.stream} carries {stream.collection} at {stream.tier.label}")
     if each.seq_last < each.seq_first or each.rows > each.seq_last - each.seq_first + 1:
         raise SegmentInvalid(f"stream {each.stream}: {each.rows} rows cannot be {each.seq_first}..{each.seq_last}")
+
+
+def _sealed(each: StoredSegment, key: str, body: bytes) -> SealedSegment:
+    return SealedSegment(
+        stream=each.stream,
+        collection=each.collection,
+        tier=int(each.tier),
+        seq_first=each.seq_first,
+        seq_last=each.seq_last,
+        rows=each.rows,
+        captured=each.captured.pack(),
+        time_min_ms=each.time_min_ms,
+        time_max_ms=each.time_max_ms,
+        policy_digest=each.policy_digest,
+        meta=dict(each.meta),
+        hash=each.hash,
+        safe=each.state is State.SAFE,
+        key_id=key,
+        body=body,
+    )
 
 
 def _stored(each: SealedSegment, visible: bool) -> NewSegment:

@@ -60,6 +60,8 @@ class Roster:
         """Arrange what the database says."""
         for account in accounts.load_all(turn.tx, [state for state in EdgeState if state is not EdgeState.ERASED]):
             self._arrange(account, turn.now)
+        for account in accounts.load_owing(turn.tx):
+            self._arrange(account, turn.now)
 
     def load(self, turn: Turn, device: NodeName) -> Account:
         """Return the account of a device."""

@@ -78,8 +78,9 @@ class Source:
 
     def prepare(self, turn: Turn, device: NodeName, target: NodeName) -> None:
         """Begin to prepare a target for a device that is active here. Raises NotAttached, NotFound, HandoverError."""
-        if self._roster.load(turn, device).state is not EdgeState.ACTIVE:
-            raise NotAttached(f"{device} is not attached to {self._node.name}")
+        account = self._roster.load(turn, device)
+        if account.state is not EdgeState.ACTIVE or not account.token:
+            raise NotAttached(f"{device} is not attached to {self._node.name} by a token of its own")
         if target == self._node.name or (peer := peers.get(turn.tx, target)) is None or peer.role != Role.EDGE:
             raise NotFound(f"{self._node.name} knows no other edge {target!r}")
         if operator_of(target) != operator_of(self._node.name):
@@ -188,7 +189,7 @@ class Source:
 
     def _send_segments(self, turn: Turn, device: NodeName, preparation: _Preparation, owed: Transfer) -> None:
         for message in owed.due(turn.now):
-            sealed = self._sealed(turn, device, message)
+            sealed = self._sealed(turn, device, owed, message)
             segments_message = Segments(handover=preparation.handover, device=device, segments=sealed)
             self._tell(turn, preparation.target, segments_message)
         turn.effects.wake(owed.deadline_ms)
@@ -273,7 +274,7 @@ class Source:
 
     def _send_delta(self, turn: Turn, account: Account, gift: Transfer) -> None:
         for message in gift.due(turn.now):
-            sealed = self._sealed(turn, account.device, message)
+            sealed = self._sealed(turn, account.device, gift, message)
             self._tell(turn, gift.target, self._delta(turn, account, sealed, hot=False, complete=False))
         turn.effects.wake(gift.deadline_ms)
 
@@ -315,11 +316,17 @@ class Source:
 
     # --- both
 
-    def _sealed(self, turn: Turn, device: NodeName, message: list[StoredSegment]) -> list[SealedSegment]:
-        keys = accounts.load_keys(turn.tx, self._node.kit.vault, device)
+    def _sealed(
+        self, turn: Turn, device: NodeName, owed: Transfer, message: list[StoredSegment]
+    ) -> list[SealedSegment]:
+        kit = self._node.kit
+        keys = accounts.load_keys(turn.tx, kit.vault, device)
         if keys is None:
             raise HandoverError(f"{device} gave {self._node.name} no session key to move its state under")
-        return transfer.reseal(turn.tx, self._node.kit.vault, keys.session, message, self._node.kit.entropy)
+        sealed, unreadable = transfer.reseal(turn.tx, kit.vault, keys.session, message, kit.entropy)
+        owed.give_up(unreadable)
+        turn.count("handover", "unreadable", len(unreadable))
+        return sealed
 
     def _is_hot(self, turn: Turn) -> "_Hot":
         collections = {} if self._node.policy is None else self._node.policy.collections

@@ -124,6 +124,7 @@ class Target:
         keys = self._session_keys(turn, peer, token, attach, after)
         known = transfer.know(turn.tx, peer.name, attach.streams, turn.now)
         transfer.adopt(self._node.kit.vault, keys, known, turn.now)
+        turn.count("handover", "rows dropped", transfer.drop_unreadable(turn.tx, self._node.kit.vault, peer.name))
         after = replace(after, handover=handover_id(token))
         self._roster.save(turn, after)
         accounts.save_keys(turn.tx, self._node.kit.vault, peer.name, keys)

@@ -135,6 +135,11 @@ class Vault:
             self._remember(stream, name, AESGCM(key))
         return name
 
+    def has(self, stream: StreamId, key_id: str) -> bool:
+        """Whether the data key is here, so that what is under it can be read."""
+        with self._lock:
+            return self._opening.get((stream, key_id)) is not None or self._shelf.get(key_id) is not None
+
     def destroy(self, streams: Iterable[StreamId]) -> None:
         """Destroy every key of these streams, durably; their bodies are noise afterwards, copies included.
 

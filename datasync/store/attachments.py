@@ -20,7 +20,10 @@ _T = tables.attachments
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """One device's attachment; ``since_ms`` is when it got into ``state``. What does not apply is None."""
+    """One device's attachment; ``since_ms`` is when it got into ``state``. What does not apply is None.
+
+    ``owes`` says that this node has something to send for it, again and again, until it is answered.
+    """
 
     device: str
     state: str
@@ -34,6 +37,7 @@ class Attachment:
     token: bytes | None = None
     session_key: bytes | None = None
     certificate: bytes | None = None
+    owes: bool = False
     detail: Mapping[str, Any] = field(default_factory=dict)
     since_ms: int
     updated_ms: int
@@ -56,6 +60,11 @@ def all(tx: Connection, states: Iterable[str] | None = None) -> list[Attachment]
     if states is not None:
         query = query.where(_T.c.state.in_(list(states)))
     return [_attachment(row) for row in tx.execute(query)]
+
+
+def owing(tx: Connection) -> list[Attachment]:
+    """Return the attachments for which this node owes somebody something, by device."""
+    return [_attachment(row) for row in tx.execute(select(_T).where(_T.c.owes).order_by(_T.c.device))]
 
 
 def delete(tx: Connection, device: str) -> None:

@@ -223,6 +223,20 @@ def count(tx: Connection, states: Iterable[State]) -> int:
     return tx.scalar(select(func.count()).select_from(_T).where(wanted)) or 0
 
 
+def key_ids(tx: Connection, stream: StreamId) -> list[str]:
+    """Return the data keys that the stream's segments are encrypted under."""
+    return list(tx.scalars(select(_T.c.key_id).where(_T.c.stream_id == stream).distinct().order_by(_T.c.key_id)))
+
+
+def delete_under(tx: Connection, stream: StreamId, key_id: str) -> RangeSet:
+    """Delete the stream's segments that are encrypted under a data key; return their sequence numbers."""
+    these = and_(_T.c.stream_id == stream, _T.c.key_id == key_id)
+    numbers = tx.execute(select(_T.c.seq_first, _T.c.seq_last).where(these))
+    gone = RangeSet.of((row.seq_first, row.seq_last) for row in numbers)
+    tx.execute(sql_delete(_T).where(these))
+    return gone
+
+
 def delete(tx: Connection, streams: Iterable[StreamId]) -> int:
     """Delete the streams' segments with their bodies; return how many."""
     return tx.execute(sql_delete(_T).where(_T.c.stream_id.in_(list(streams)))).rowcount

@@ -113,10 +113,12 @@ attachments = Table(
     Column("token", LargeBinary),
     Column("session_key", LargeBinary),
     Column("certificate", LargeBinary),
+    Column("owes", Boolean, nullable=False),
     Column("detail", Text, nullable=False),
     Column("since_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     Index(None, "state"),
+    Index(None, "owes"),
 )
 
 handovers = Table(

@@ -120,12 +120,14 @@ def _create_attachments() -> None:
         sa.Column("token", sa.LargeBinary(), nullable=True),
         sa.Column("session_key", sa.LargeBinary(), nullable=True),
         sa.Column("certificate", sa.LargeBinary(), nullable=True),
+        sa.Column("owes", sa.Boolean(), nullable=False),
         sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("since_ms", sa.BigInteger(), nullable=False),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("device", name="pk_attachments"),
     )
     op.create_index("ix_attachments_state", "attachments", ["state"])
+    op.create_index("ix_attachments_owes", "attachments", ["owes"])
 
 
 def _create_handovers() -> None:

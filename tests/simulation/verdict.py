@@ -1,7 +1,7 @@
 """What must hold when a simulated world has come to rest, row by row."""
 
 from datasync.nodes.device import DeviceNode
-from tests.simulation.simulator import EDGES, Simulator, Walk, row_of, sequence
+from tests.simulation.simulator import Simulator, Walk, row_of, sequence
 
 
 def check(simulator: Simulator) -> None:
@@ -24,7 +24,7 @@ def _check_device(simulator: Simulator, walk: Walk) -> None:
 def _check_edges(simulator: Simulator, walk: Walk) -> None:
     node = walk.process.node
     assert isinstance(node, DeviceNode)
-    for edge in EDGES:
+    for edge in simulator.edges:
         rows = simulator.rows_at(simulator.edges[edge], walk.process.name)
         if edge != node.whereabouts.edge:
             assert rows == [], f"{edge} still shows rows of {walk.process.name}\n{simulator.describe()}"
