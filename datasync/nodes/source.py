@@ -262,8 +262,10 @@ class Source:
         return frozen
 
     def _givable(self, turn: Turn, account: Account) -> list[StoredSegment]:
+        """Return what the target may get; once it said that it has everything, that is nothing more."""
         within = account.target is not None and operator_of(account.target) == operator_of(self._node.name)
-        return transfer.movable(turn.tx, account.device) if within else []
+        owing = account.state is EdgeState.FROZEN
+        return transfer.movable(turn.tx, account.device) if within and owing else []
 
     def _give(self, turn: Turn, account: Account, gift: Transfer) -> None:
         self._send_delta(turn, account, gift)

@@ -245,6 +245,7 @@ class Target:
         gone = machine.expire(account, turn.now.wall_ms, hold_ms=patience.hold_ms, prepared_ms=patience.prepared_ms)
         self._roster.save(turn, gone)
         if gone is not account:
+            self._source.forget(account.device)
             self._roster.erase(turn, account.device)
             turn.count("handover", "erased")
             if account.handover is not None:
