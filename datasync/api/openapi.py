@@ -106,10 +106,20 @@ def _parameters(route: Route, schema: dict[str, Any]) -> list[dict[str, Any]]:
             "in": "path" if name in in_path else "query",
             "required": name in required,
             "description": value.get("description", ""),
-            "schema": {key: part for key, part in value.items() if key not in ("description", "title")},
+            "schema": _parameter_schema(value),
         }
         for name, value in schema.get("properties", {}).items()
     ]
+
+
+def _parameter_schema(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter's schema; one that is optional is left out, never sent as null."""
+    schema = {key: part for key, part in value.items() if key not in ("description", "title")}
+    if {"type": "null"} in schema.get("anyOf", ()):
+        del schema["default"]
+        (schema_of_value,) = [part for part in schema.pop("anyOf") if part != {"type": "null"}]
+        schema |= schema_of_value
+    return schema
 
 
 def _success(route: Route) -> dict[str, Any]:

@@ -8,6 +8,7 @@ wrong after the first byte, a new policy included, breaks the connection: no tor
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
@@ -23,7 +24,6 @@ from datasync.domain.tiers import Place
 from datasync.policy.compiled import Policy
 from datasync.policy.decide import Worker, decide
 from datasync.policy.decide import worker as policy_worker
-from datasync.security.vault import Vault
 from datasync.views import client, cursor
 from datasync.views.formats import Writer
 from datasync.views.plan import ViewPlan
@@ -44,6 +44,27 @@ HEADERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One view being read: what stays the same from chunk to chunk."""
+
+    service: Service
+    plan: ViewPlan
+    writer: Writer
+    now: Instant
+
+    def next(self, tx: Connection, *, after: int, until: int) -> tuple[Chunk, bytes]:
+        """Return the next chunk and its bytes; runs in a thread."""
+        chunk = next(read(tx, self.service.backend.vault, self.plan, self.now, after=after, until=until))
+        return chunk, self.writer.batch(chunk.batch) if chunk.batch.num_rows else b""
+
+    def require_policy(self) -> None:
+        """Raise Forbidden when another policy became active: what this one shows may not be shown any more."""
+        policy = self.service.backend.policy()
+        if policy is None or policy.digest != self.plan.policy.digest:
+            raise Forbidden("the policy changed while the view was read; open it again")
+
+
 async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamResponse:
     """Stream what the caller may read. Raises AccessDenied, Forbidden, NotFound, NotAcceptable and Busy."""
     service, asked = call.service, call.parameters
@@ -57,20 +78,11 @@ async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamRespon
         now = service.backend.now()
         until = await service.read(partial(_end, plan=plan, asked=asked, now=now))
         headers = {CURSOR_HEADER: str(until), POLICY_HEADER: policy.digest, "Content-Type": kind.content_type}
+        metadata = {client.CURSOR: str(until), client.POLICY: policy.digest}
+        reading = _Reading(service, plan, kind.writer(plan.schema.with_metadata(metadata)), now)
         response = web.StreamResponse(headers=headers)
         await response.prepare(call.request)
-        metadata = {client.CURSOR: str(until), client.POLICY: policy.digest}
-        writer = kind.writer(plan.schema.with_metadata(metadata))
-        try:
-            await _stream(service, plan, writer, response, (asked.after, until), now)
-        except ConnectionError:
-            logger.info("worker %s left a view of %s before its end", reader.id, asked.collection)
-        except Exception as error:
-            expected = isinstance(error, DatasyncError | TimeoutError)
-            logger.warning(
-                "worker %s's view of %s broke off: %r", reader.id, plan.collection, error, exc_info=not expected
-            )
-            _tear(call.request)
+        await _send_or_tear(reading, call, response, until)
     return response
 
 
@@ -123,42 +135,34 @@ def _end(tx: Connection, plan: ViewPlan, asked: models.ViewParameters, now: Inst
     return cursor.page_end(tx, plan, now, asked.after, asked.limit)
 
 
-async def _stream(
-    service: Service, plan: ViewPlan, writer: Writer, response: web.StreamResponse, span: tuple[int, int], now: Instant
+async def _send_or_tear(
+    reading: _Reading, call: Call[models.ViewParameters, None], response: web.StreamResponse, until: int
 ) -> None:
-    at, until = span
-    while at < until:
-        _require_policy(service, plan)
-        step = partial(_next, vault=service.backend.vault, plan=plan, writer=writer, span=(at, until), now=now)
-        chunk, data = await service.read(step)
-        service.metrics.shown(plan.collection, chunk.batch.num_rows, chunk.withheld)
+    """Send the whole view, or break the connection so that the client cannot take the part for the whole."""
+    what = f"worker {call.caller.worker}'s view of {reading.plan.collection}"
+    try:
+        await _send(reading, response, call.parameters.after, until)
+    except ConnectionError:
+        logger.info("%s was left before its end", what)
+    except Exception as error:
+        expected = isinstance(error, DatasyncError | TimeoutError)
+        logger.warning("%s broke off: %r", what, error, exc_info=not expected)
+        if call.request.transport is not None:
+            call.request.transport.abort()
+
+
+async def _send(reading: _Reading, response: web.StreamResponse, after: int, until: int) -> None:
+    while after < until:
+        reading.require_policy()
+        chunk, data = await reading.service.read(partial(reading.next, after=after, until=until))
+        reading.service.metrics.shown(reading.plan.collection, chunk.batch.num_rows, chunk.withheld)
         await _write(response, data)
-        at = chunk.cursor
-    await _write(response, writer.end())
+        after = chunk.cursor
+    await _write(response, reading.writer.end())
     await response.write_eof()
-
-
-def _next(
-    tx: Connection, vault: Vault, plan: ViewPlan, writer: Writer, span: tuple[int, int], now: Instant
-) -> tuple[Chunk, bytes]:
-    """Return the next chunk and its bytes; runs in a thread."""
-    chunk = next(read(tx, vault, plan, now, after=span[0], until=span[1]))
-    return chunk, writer.batch(chunk.batch) if chunk.batch.num_rows else b""
-
-
-def _require_policy(service: Service, plan: ViewPlan) -> None:
-    """Raise Forbidden when another policy became active: what the plan shows may not be shown any more."""
-    policy = service.backend.policy()
-    if policy is None or policy.digest != plan.policy.digest:
-        raise Forbidden("the policy changed while the view was read; open it again")
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:
     if data:
         async with asyncio.timeout(WRITE_S_MAX):
             await response.write(data)
-
-
-def _tear(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()

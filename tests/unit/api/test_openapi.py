@@ -68,7 +68,8 @@ def test_path_parameters_are_declared_and_required():
         declared = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
         assert declared == set(re.findall(r"{(\w+)}", path))
         assert all(p["required"] for p in operation["parameters"] if p["in"] == "path")
-        assert all("schema" in p for p in operation["parameters"])
+        assert all(p["schema"] for p in operation["parameters"])
+        assert "null" not in json.dumps(operation["parameters"])
 
 
 def test_every_error_is_described_as_problem_details():

@@ -17,6 +17,23 @@ def test_a_reader_of_one_public_column_reads_the_layer_that_rows_are_raised_to_a
     assert edge.plan("tourist").tiers == (Tier.PUBLIC,)
 
 
+def test_constants_that_conditions_look_at_are_read_from_the_layer_that_carries_them(edge, trip):
+    where = ", where: [[region, eq, cbd]]}"
+    revised(
+        edge,
+        ("meta: {region: public}", "meta: {region: edge-private}"),
+        (
+            "to: {worker: counter}, data: trips, fields: [mode]}",
+            "to: {worker: counter}, data: trips, fields: [mode]" + where,
+        ),
+        ("      - {to: edge-private, where: [[mode, eq, school_bus]]}\n", ""),
+    )
+    assert edge.plan("counter").tiers == (Tier.EDGE_PRIVATE, Tier.PUBLIC)
+    edge.capture("watch-1", [trip("bike")], region="cbd")
+    edge.capture("watch-2", [trip("bus")], region="docks")
+    assert edge.rows("counter") == [{"mode": "bike"}]
+
+
 def test_the_result_has_the_policys_columns_in_order_with_the_forms_types(edge):
     assert edge.plan("router").schema == pa.schema(
         [("started", pa.timestamp("us", "UTC")), ("speed", pa.float32()), ("mode", pa.string())]
