@@ -46,7 +46,7 @@ def from_column(column: pa.Array, field: pa.Field) -> pa.Array:
         return _from_column(column, field.type)
     except _UNFIT:
         row = _first_unfit(len(column), lambda index: _from_column(column.slice(index, 1), field.type))
-        raise _misfit(row, field, column[row] if len(column) else column.type) from None
+        raise _misfit(row, field, column[row]) from None
 
 
 def _from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
@@ -89,6 +89,8 @@ def _datetime(value: Any) -> datetime:
 
 def _from_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
     column.validate(full=True)
+    if not len(column):
+        return pa.array([], kind)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not _related(column.type, kind):
@@ -154,10 +156,19 @@ def _first_unfit(count: int, attempt: Callable[[int], object]) -> int:
 
 
 def _misfit(row: int, field: pa.Field, value: object) -> RecordError:
-    shown = repr(value.as_py()) if isinstance(value, pa.Scalar) and not pa.types.is_string(value.type) else repr(value)
+    shown = _shown(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     detail = f"row {row}, field {field.name}: {shown} is no {type_name(field.type)}"
     return RecordError(detail, fix=f"give {_example(field.type)}")
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, pa.Scalar):
+        return repr(value)
+    try:
+        return repr(value.as_py())
+    except (ValueError, OverflowError):  # no UTF-8, or a time that Python cannot express
+        return f"a {value.type}"
 
 
 def _example(kind: pa.DataType) -> str:

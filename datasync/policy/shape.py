@@ -90,8 +90,10 @@ def _explain(kind: str, label: str, value: object, context: dict[str, Any], text
             bound = context.get("ge", context.get("le"))
             return f"{label} is {shown}", f"write at {'least' if 'ge' in context else 'most'} {bound}"
         case "too_short" | "too_long" | "string_too_short" | "string_too_long":
-            bound = context.get("min_length", context.get("max_length"))
-            return f"{label} is too {'short' if 'min_length' in context else 'long'}", f"the bound is {bound}"
+            least, most = context.get("min_length"), context.get("max_length")
+            if least is not None:
+                return f"{label} is too short", f"write at least {least}"
+            return f"{label} is too long", f"write at most {most}"
         case _ if kind in _WANTED:
             return f"{label} is {shown}", f"write {_WANTED[kind]}"
         case _:

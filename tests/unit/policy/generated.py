@@ -80,9 +80,30 @@ LITERALS = {
 }
 WORKERS = {
     "watch": {"place": "device", "kind": "infer", "clearance": U, "purposes": ["p"], "region": "north"},
-    "coach": {"place": "edge", "operator": "acme", "kind": "infer", "clearance": E, "purposes": ["p"], "region": "north"},
-    "guest": {"place": "edge", "operator": "acme", "kind": "train", "clearance": P, "purposes": ["p"], "region": "south"},
-    "cloud": {"place": "cloud", "operator": "acme", "kind": "train", "clearance": P, "purposes": ["p"], "region": "north"},
+    "coach": {
+        "place": "edge",
+        "operator": "acme",
+        "kind": "infer",
+        "clearance": E,
+        "purposes": ["p"],
+        "region": "north",
+    },
+    "guest": {
+        "place": "edge",
+        "operator": "acme",
+        "kind": "train",
+        "clearance": P,
+        "purposes": ["p"],
+        "region": "south",
+    },
+    "cloud": {
+        "place": "cloud",
+        "operator": "acme",
+        "kind": "train",
+        "clearance": P,
+        "purposes": ["p"],
+        "region": "north",
+    },
 }
 META = {"region": P}
 MOSTLY = st.sampled_from([True, True, True, False])

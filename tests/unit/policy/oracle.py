@@ -7,6 +7,7 @@ walks rows as dicts, and knows each rule of the language as one sentence of code
 
 import hashlib
 import hmac
+import itertools
 import math
 import struct
 
@@ -117,7 +118,7 @@ def bucket(value, edges):
         return None
     if value < edges[0]:
         return f"<{edges[0]}"
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         if low <= value < high:
             return f"{low}-{high}"
     return f">={edges[-1]}"
@@ -171,7 +172,9 @@ def lifted_to(document, collection, row, now_ms):
     schema = document["collections"][collection]
     types = {name: spec["type"] for name, spec in schema["fields"].items()}
     tiers = [
-        each["to"] for each in schema.get("raise", []) if where_holds(each["where"], row, types, {}, now_ms, unknown=True)
+        each["to"]
+        for each in schema.get("raise", [])
+        if where_holds(each["where"], row, types, {}, now_ms, unknown=True)
     ]
     return max(tiers, key=rank, default="public")
 
@@ -207,8 +210,15 @@ def view(document, worker_id, collection, rows, meta, key, now_ms):
     chains = {name: seen(document, collection, name, ceiling) for name in fields}
     chains = {name: chain for name, chain in chains.items() if chain is not None}
     types = {name: type_after(document, collection, name, chain) for name, chain in chains.items()}
-    rules = [rule for rule in document["rules"] if rule["data"] == collection and selects(rule["to"], worker_id, worker)]
-    never = {name for name in fields for rule in rules if rule["effect"] == "deny" and "where" not in rule and covers(rule, name)}
+    rules = [
+        rule for rule in document["rules"] if rule["data"] == collection and selects(rule["to"], worker_id, worker)
+    ]
+    never = {
+        name
+        for name in fields
+        for rule in rules
+        if rule["effect"] == "deny" and "where" not in rule and covers(rule, name)
+    }
     columns = [
         name
         for name in chains

@@ -20,7 +20,10 @@ from tests.unit.policy.generated import EPOCH, NOW_MS, WORKERS, documents, rows_
 
 NOW = Instant(NOW_MS, 0)
 THOROUGH = settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -134,7 +137,9 @@ def joined(rules, layers):
             values = [cells[form.field] for cells in holders if form.field in cells]
             own = layers[form.tier].get(index, {})
             cells.append(own[form.field] if form.field in own else next((v for v in values if v is not None), None))
-        columns.append(pa.array(cells, pa.int64()).view(TIMESTAMP) if form.type == TIMESTAMP else pa.array(cells, form.type))
+        columns.append(
+            pa.array(cells, pa.int64()).view(TIMESTAMP) if form.type == TIMESTAMP else pa.array(cells, form.type)
+        )
     schema = pa.schema([(form.field, form.type) for form in forms])
     return pa.RecordBatch.from_arrays(columns, schema=schema), positions
 
