@@ -60,19 +60,24 @@ class DeviceSettings:
     meta: Meta
 
 
+Beacons = dict[NodeName, tuple[Peer, bytes]]
+"""By edge, what its latest beacon proved: who it is, and the nonce that an attach answers."""
+
+
 class DeviceNode(Node):
     """One device."""
 
     place: ClassVar[Place] = Place.DEVICE
 
-    def __init__(self, kit: Kit, settings: DeviceSettings) -> None:
+    def __init__(self, kit: Kit, settings: DeviceSettings, beacons: Beacons | None = None) -> None:
+        """``beacons`` are those heard before in this process: brokers repeat a beacon only to who connects anew."""
         super().__init__(kit)
         self._settings = settings
         self._gathering = Gathering(settings.flush_rows, settings.flush_ms)
         self._sender = Sender(kit.window_bytes, kit.retry_ms)
         self._here = Whereabouts(self.name)
         self._up: set[str] = set()
-        self._beacons: dict[NodeName, tuple[Peer, bytes]] = {}
+        self._beacons: Beacons = {} if beacons is None else beacons
         self._attach_due_ms = self._hint_due_ms = self._consent_due_ms = 0
         identity = kit.identity
         self._captor = Captor(

@@ -5,10 +5,11 @@ what is left: uploads, consents, beacons, the policy, and the order in which dut
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from datasync.domain.errors import EpochStale, MessageError, NotAttached
+from datasync.domain.errors import EpochStale, MessageError, NotAttached, SignerUntrusted
 from datasync.domain.ids import NodeName
 from datasync.domain.tiers import Place
 from datasync.handover.states import EdgeState
@@ -83,7 +84,8 @@ class EdgeNode(Node):
         self._roster.begin(turn)
         known = peers.get(turn.tx, self._settings.cloud)
         if known is not None:
-            self._cloud = self.kit.trust.verify(known.certificate, turn.now)
+            with suppress(SignerUntrusted):  # expired meanwhile: its next beacon has the new certificate
+                self._cloud = self.kit.trust.verify(known.certificate, turn.now)
 
     def command(self, turn: Turn, command: Input) -> None:
         """Move a device, activate a policy; or greet on a link that came up."""

@@ -22,7 +22,7 @@ from datasync.domain.ids import NodeName
 from datasync.nodes.backend import NodeBackend
 from datasync.nodes.cloud import CloudNode
 from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, NodeConfig, ServerConfig
-from datasync.nodes.device import DeviceNode, DeviceSettings
+from datasync.nodes.device import Beacons, DeviceNode, DeviceSettings
 from datasync.nodes.edge import EdgeNode, EdgeSettings
 from datasync.nodes.node import Activate, Kit, Node
 from datasync.nodes.roster import Patience
@@ -100,8 +100,10 @@ def device_shell(config: DeviceConfig, base: Opened) -> Shell:
         meta=dict(config.meta),
     )
 
+    beacons: Beacons = {}
+
     def build() -> DeviceNode:
-        return DeviceNode(base.kit, settings)
+        return DeviceNode(base.kit, settings, beacons)
 
     def dial(edge: str) -> MqttLink:
         address = addresses.get(NodeName(edge))
