@@ -8,9 +8,9 @@ everything: a search that cannot find would prove nothing.
 """
 
 import asyncio
-import contextlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from datasync.demo.recordings import DemoData
 from datasync.demo.town import Node
+from datasync.domain.errors import KeyUnavailable
 from datasync.protocol import segment
 from datasync.security.vault import Vault
 from datasync.store import segments
@@ -70,7 +71,7 @@ class Tap:
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError):
                 await task
         self._file.close()
 
@@ -119,7 +120,9 @@ def _decrypted(node: Node) -> Iterator[bytes]:
         while page := _page(database, after):
             after = page[-1].id
             for each in page:
-                yield _columns(database, vault, each)
+                # what has just been erased, or came sealed for later, nobody at this node can read
+                with suppress(KeyUnavailable):
+                    yield _columns(database, vault, each)
 
 
 def _page(database: Database, after: int) -> list[StoredSegment]:
@@ -129,7 +132,9 @@ def _page(database: Database, after: int) -> list[StoredSegment]:
 
 def _columns(database: Database, vault: Vault, each: StoredSegment) -> bytes:
     with database.read() as tx:
-        body = segments.bodies(tx, [each.id])[each.id]
+        body = segments.bodies(tx, [each.id]).get(each.id)
+    if body is None:
+        raise KeyUnavailable(f"the segment at {each.seq_first} of the stream {each.stream} was erased meanwhile")
     batch, _ = segment.rows(segment.parse(vault.decrypt(each.stream, each.key_id, each.seq_first, body)))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
