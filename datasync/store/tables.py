@@ -191,6 +191,25 @@ policies = Table(
     Column("active", Boolean, nullable=False),
 )
 
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("collection", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("rules", Text, nullable=False),
+    Column("fields", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
 data_keys = Table(
     "data_keys",
     metadata,
