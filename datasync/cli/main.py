@@ -21,6 +21,7 @@ COMMANDS = {
     "view": ("datasync.cli.view", "read what a worker may see of a collection"),
     "status": ("datasync.cli.status", "show a node: policy, devices, edges, handovers"),
     "handover": ("datasync.cli.handover", "start, list and show handovers"),
+    "audit": ("datasync.cli.audit", "show the log of what was read, and find any change in it"),
     "db": ("datasync.cli.db", "bring a database's schema up, or compare it with this version's"),
 }
 """The module and the summary of each command."""

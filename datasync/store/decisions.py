@@ -51,6 +51,10 @@ class Entry:
     decision: Decision
     hash: str
 
+    def to_json(self) -> str:
+        """Return the entry as one line of JSON."""
+        return json.dumps({"number": self.number} | asdict(self.decision) | {"hash": self.hash})
+
 
 def append(tx: Connection, decision: Decision) -> Entry:
     """Add a decision at the end of the log."""
@@ -66,6 +70,11 @@ def page(tx: Connection, *, after: int = 0, limit: int = _PAGE) -> list[Entry]:
     """Return entries in their order, those with numbers above ``after``."""
     query = select(_T).where(_T.c.number > after).order_by(_T.c.number).limit(limit)
     return [_entry(row) for row in tx.execute(query)]
+
+
+def count(tx: Connection) -> int:
+    """Return how many entries the log should have."""
+    return _head(tx)[0]
 
 
 def verify(tx: Connection) -> str | None:
