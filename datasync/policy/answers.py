@@ -57,7 +57,7 @@ def answer(
         found = _anything(worker, schema, [_seen(worker, schema, each, rules) for each in schema.fields], rules)
     if not found.allowed:
         return found
-    if purpose not in worker.purposes:
+    if purpose not in worker.purposes & policy.purposes:
         return _deny("NO_PURPOSE", f"{worker.id} does not work for {purpose}, but for {_listed(worker.purposes)}.")
     if not _operates(policy, worker, operator):
         whose = worker.operator or "no operator"

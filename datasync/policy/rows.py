@@ -55,7 +55,6 @@ def _from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if kind == TIMESTAMP or not set(map(type, values)) <= usual:
         values = [None if value is None else _plain(value, kind) for value in values]
     column = pa.array(values, kind)
-    _check_bounds(column)
     if pa.types.is_floating(kind):
         infinite = np.flatnonzero(np.isinf(column.to_numpy(zero_copy_only=False)))
         if any(math.isfinite(values[index]) for index in infinite.tolist()):

@@ -125,18 +125,17 @@ def _forms(path: Path, field: Field, report: Report) -> dict[Tier, Form]:
     """Return the field's forms by tier, high to low."""
     forms = {field.tier: Form(field.name, field.tier, (), field.type)}
     for place, chain in field.up.items():
-        names, last = tuple(step.name for step in chain), chain[-1]
-        form = forms.setdefault(last.to, Form(field.name, last.to, names, last.type))
-        if form.chain != names:
-            message = f"two chains make a form of {field.name} at {last.to.label}"
-            report.add(codes.CHAIN_INVALID, (*path, "up", place.value), message, "a tier has one form: use one chain")
-    for place, chain in field.up.items():
         _check_listed_below((*path, "up", place.value), field, place, chain, report)
+        names, last = tuple(step.name for step in chain), chain[-1]
+        forms[last.to] = Form(field.name, last.to, names, last.type)
     return dict(sorted(forms.items(), reverse=True))
 
 
 def _check_listed_below(path: Path, field: Field, place: Place, chain: tuple[Step, ...], report: Report) -> None:
-    """A chain that ends below its place's tier makes a form that the lower place receives: it must be listed there."""
+    """A chain that ends below its place's tier makes a form that the lower place receives: it must be listed there.
+
+    So no two chains make different forms at one tier.
+    """
     for lower in Place:
         ends_there = chain[-1].to == lower.highest_tier < place.highest_tier
         if ends_there and [step.name for step in field.up.get(lower, ())] != [step.name for step in chain]:

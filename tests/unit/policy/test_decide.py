@@ -220,6 +220,7 @@ def test_a_worker_that_borrows_a_name_gets_its_own_answer():
     assert ask(policy, "edge-router", "gps").allowed
 
     assert decide(policy, replace(real, purposes=frozenset()), "trips", "gps", "service.routing").code == "NO_PURPOSE"
+    assert decide(policy, replace(real, purposes=frozenset({"x"})), "trips", "gps", "x").code == "NO_PURPOSE"
 
 
 def router_view(policy):

@@ -143,6 +143,8 @@ def test_a_worker_s_attribute_stands_for_its_value():
         (["eq", True], 1, None),
         (["in", ["5", True]], 5, None),
         (["eq", "cbd"], None, None),
+        (["eq", 5], None, None),
+        (["lt", 5], None, None),
     ],
 )
 def test_a_constant_of_the_device_decides_for_all_rows(clause, constant, expected):

@@ -11,7 +11,7 @@ from datasync.domain.clock import Instant
 from datasync.domain.errors import CollectionUnknown, RecordError
 from datasync.domain.tiers import Tier
 from datasync.policy.projection import split, to_batch
-from tests.unit.policy.city import city
+from tests.unit.policy.city import city, untested
 
 NOW = Instant(1_700_000_000_000, 0)
 KEY = b"k" * 32
@@ -145,18 +145,36 @@ def test_a_slice_of_a_batch_gives_the_rows_of_the_slice():
 
 
 def test_what_is_underneath_a_null_is_in_no_layer():
-    policy = city()
+    policy = city(("where: [[mode, eq, private_road]]", "where: [[mode, exists, true], [mode, eq, private_road]]"))
     batch = to_batch(policy.collections["trips"], [TRIP])
     source = pa.array(["secret"])
     hidden = pa.StringArray.from_buffers(1, source.buffers()[1], source.buffers()[2], pa.py_buffer(b"\x00"))
     mode = batch.schema.get_field_index("mode")
-    layers = split(
-        policy, "trips", batch.set_column(mode, batch.schema.field(mode), hidden), subject_key=lambda n, p: KEY, now=NOW
-    )
+    batch = batch.set_column(mode, batch.schema.field(mode), hidden)
+    layers = split(policy, "trips", batch, subject_key=lambda name, period: KEY, now=NOW)
 
+    assert layers[0].batch.column("mode").to_pylist() == [None]
     for layer in layers:
         for column in layer.batch.columns:
             assert not any(b"secret" in each.to_pybytes() for each in column.buffers() if each is not None)
+
+
+def test_a_target_of_raise_that_would_have_no_columns_has_no_layer():
+    policy = untested(
+        ("user_id: {type: string,    tier: user-private, up: {edge: [pid]}}", "user_id: {type: string}"),
+        (
+            "gps:     {type: point,     tier: user-private, up: {edge: [cell], cloud: [cell, area]}}",
+            "gps: {type: point}",
+        ),
+        ("type: timestamp, tier: user-private, up: {edge: [hour], cloud: [hour, day]}", "type: timestamp"),
+        ("type: float32,   tier: edge-private, up: {cloud: [band]}", "type: float32"),
+        ("type: string,    tier: public", "type: string"),
+        ("{to: user-private, where", "{to: edge-private, where"),
+        (", where: [[mode, eq, school_bus]]", ""),
+        (", [started, ge, now-7d]]", "]"),
+    )
+
+    assert list(layers_of(policy, [TRIP])) == [Tier.USER_PRIVATE]
 
 
 def test_a_batch_in_another_schema_and_an_unknown_collection_are_errors():
