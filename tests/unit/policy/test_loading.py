@@ -1,8 +1,11 @@
 """Loading: the format in full, and every way to get it wrong named at its place."""
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datasync.domain.errors import PolicyError, PolicyRevisionStale
 from datasync.domain.limits import POLICY_BYTES_MAX
@@ -397,3 +400,42 @@ def test_every_prefix_of_a_policy_loads_or_is_refused_with_a_position():
             assert each.line >= 1
             assert each.column >= 1
             assert each.message
+
+
+def test_the_example_in_the_documentation_loads():
+    text = (DEMO.parents[2] / "docs" / "POLICY.md").read_text(encoding="utf-8")
+
+    assert load(text.partition("```yaml\n")[2].partition("```")[0].encode()).document.id == "watches"
+
+
+PIECES = re.findall(r"[\w.*$-]+|\S|\s+", CITY)
+WORDS = [
+    "~",
+    "[]",
+    "{}",
+    "''",
+    "-1",
+    "1e400",
+    "true",
+    "no",
+    "'*'",
+    "now-7d",
+    "$worker.x",
+    "[a, [b]]",
+    "{a: {b: c}}",
+    "\t",
+]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.integers(0, len(PIECES) - 1), st.sampled_from([*WORDS, *PIECES, ""])), min_size=1, max_size=3)
+)
+def test_a_policy_with_words_exchanged_loads_or_names_its_problems(exchanges):
+    pieces = list(PIECES)
+    for index, word in exchanges:
+        pieces[index] = word
+    try:
+        load("".join(pieces).encode())
+    except PolicyInvalid as error:
+        assert all(each.message and each.line >= 1 and each.column >= 1 for each in error.problems)  # noqa: PT017
