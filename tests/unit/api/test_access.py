@@ -50,7 +50,9 @@ def test_a_node_without_an_administrator_lets_none_in(api):
 
 
 def test_the_administrator_opens_no_view(api):
-    assert api.get(VIEW).problem() == (403, "FORBIDDEN")
+    answer = api.get(VIEW)
+    assert answer.problem() == (403, "FORBIDDEN")
+    assert "administrator" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.access is Access.ADMIN], ids=lambda r: f"{r.method} {r.path}")

@@ -1,6 +1,6 @@
 """Errors: each one is problem details with a stable code, and none tells what is inside."""
 
-import io
+import asyncio
 import json
 
 import pytest
@@ -9,6 +9,7 @@ from datasync.domain.errors import StoreError
 from datasync.domain.limits import POLICY_BYTES_MAX
 
 POLICIES = "/v1/admin/policies"
+ADMIN = "the administrator's token"
 YAML = {"Content-Type": "application/yaml"}
 
 
@@ -66,9 +67,23 @@ def test_a_body_of_another_media_type(api):
     assert "application/yaml" in answer.json["detail"]
 
 
-def test_a_body_that_says_it_is_too_large_is_not_read(api):
-    answer = api.post(POLICIES, data=io.BytesIO(b"#" * (POLICY_BYTES_MAX + 1)), headers=YAML)
-    assert answer.problem() == (413, "BODY_TOO_LARGE")
+def test_a_body_that_says_it_is_too_large_is_not_waited_for(api):
+    async def announce():
+        reader, writer = await asyncio.open_connection(api.client.host, api.client.port)
+        lines = [
+            f"POST {POLICIES} HTTP/1.1",
+            "Host: node",
+            f"Authorization: Bearer {ADMIN}",
+            "Content-Type: application/yaml",
+            f"Content-Length: {POLICY_BYTES_MAX + 1}",
+        ]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        status = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        return status
+
+    assert b"413" in api.run(asyncio.wait_for(announce(), 10))
 
 
 def test_a_body_that_turns_out_too_large(api):
