@@ -8,6 +8,7 @@ last devices record rows and roam; then the faults stop, and what was recorded m
 import heapq
 import itertools
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from datasync.security.vault import Vault
 from datasync.store import segments, tables
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
+from datasync.store.segments import State
 from datasync.store.streams import get as get_streams
 from datasync.sync.capture import recorded
 from datasync.transport.link import Packet
@@ -132,6 +134,8 @@ class Simulator:
         self.counts: Counter[str] = Counter()
         self.now_ms = 0
         self._folder = folder
+        self._template = folder / "template.db"
+        Database.open(f"sqlite:///{self._template}").close()
         self._fault_ms = fault_ms
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -214,11 +218,15 @@ class Simulator:
         entropy = self.chance.randbytes
         identity = self._authority.enrol(name, role, now=Instant(START_MS, 0), entropy=entropy)
         stem = self._folder / name.replace("/", "-")
-        database = Database.open(f"sqlite:///{stem}.db")
-        keys = Database.open(f"sqlite:///{stem}-keys.db")
+        database, keys = self._database(f"{stem}.db"), self._database(f"{stem}-keys.db")
         vault = Vault(entropy(32), SqlKeyShelf(keys), entropy)
         kit = Kit(identity, Trust([self._trust]), vault, entropy, retry_ms=500)
         return Process(name, lambda: make(kit), database, keys, vault, self.chance.randint(-40, 40), links)
+
+    def _database(self, path: str) -> Database:
+        """Open a new database; copying one is faster than making its schema again."""
+        shutil.copyfile(self._template, path)
+        return Database.open(f"sqlite:///{path}")
 
     def _walk(self, number: int, rows: int) -> Walk:
         home = list(self.edges)[number % len(self.edges)]
@@ -404,7 +412,7 @@ class Simulator:
     def _nothing_waits(self) -> bool:
         for process in self.processes:
             with process.database.read() as tx:
-                if segments.waiting(tx, after_id=0, limit=1):
+                if segments.count(tx, [State.WAITING, State.DURABLE]):
                     return False
         return True
 

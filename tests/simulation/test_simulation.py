@@ -1,6 +1,8 @@
 """The nodes that run as processes, in a deterministic world that does its worst to them."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,17 @@ from tests.simulation.verdict import check
 SEEDS = int(os.environ.get("DATASYNC_SIMULATION_SEEDS", "100"))
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder in memory where there is one: the simulator decides what a crash loses, the disk would only be slow."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_every_row_ends_where_it_belongs_exactly_once(seed: int, tmp_path: Path) -> None:
-    simulator = Simulator(seed, tmp_path)
+def test_every_row_ends_where_it_belongs_exactly_once(seed: int, folder: Path) -> None:
+    simulator = Simulator(seed, folder)
     try:
         simulator.run()
         check(simulator)
