@@ -28,7 +28,7 @@ from datasync.views.plan import ViewPlan
 
 CHUNK_ROWS = 65_536
 CHUNK_BYTES_MAX = 32 << 20
-"""Columns of one chunk in memory; the segment that reaches it is the chunk's last."""
+"""Opened layers that one chunk keeps in memory, columns that are not shown included; who reaches it is the last."""
 
 LOT_BYTES_MAX = 8 << 20
 """Bodies fetched at one time, unless one batch alone has more."""
@@ -93,6 +93,7 @@ class _Joined:
     position: int
     rows: pa.RecordBatch | None = None
     meta: segments.Meta = field(default_factory=dict)
+    bytes: int = 0
     withheld: str = ""
 
 
@@ -120,14 +121,17 @@ class _Gathered:
         else:
             self._joined.append(joined)
             self._rows += joined.rows.num_rows
-            self._bytes += joined.rows.nbytes
+            self._bytes += joined.bytes
 
     def chunk(self, cursor: int | None = None) -> Chunk:
-        shown = [
-            self._plan.rules.apply(_concat([each.rows for each in run], self._plan.fields), meta, self._now)
-            for meta, run in groupby(self._joined, key=lambda each: each.meta)
-        ]
+        # By their text, which tells 1 from true, as conditions do.
+        runs = [list(run) for _, run in groupby(self._joined, key=lambda each: repr(each.meta))]
+        shown = [self._shown(run) for run in runs]
         return Chunk(_concat(shown, self._plan.schema), self._cursor if cursor is None else cursor, self._withheld)
+
+    def _shown(self, run: Sequence[_Joined]) -> pa.RecordBatch:
+        rows = _concat([each.rows for each in run], self._plan.fields)
+        return self._plan.rules.apply(rows, run[0].meta, self._now)
 
 
 def _joined(tx: Connection, vault: Vault, plan: ViewPlan, now: Instant, after: int, end: int) -> Iterator[_Joined]:
@@ -181,7 +185,9 @@ def _join(
     sources = plan.sources(tx, digest)
     if not any(sources.get(name) for name in plan.schema.names):
         return _Joined(position, withheld=POLICY_FOREIGN)
-    return _Joined(position, join(plan.fields, sources, layers), layers[plan.base].header.meta)
+    rows = join(plan.fields, sources, layers)
+    opened_bytes = sum(layer.batch.nbytes for layer in layers.values())
+    return _Joined(position, rows, layers[plan.base].header.meta, opened_bytes)
 
 
 def _concat(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:

@@ -160,6 +160,20 @@ def test_large_columns_are_spread_over_chunks(make_site, trip):
     assert [chunk.batch.num_rows for chunk in device.chunks("coach")] == [2, 1]
 
 
+def test_columns_that_are_not_shown_count_for_the_memory_of_a_chunk(make_site, trip):
+    device = make_site(Place.DEVICE)
+    source = device.policy.source.decode().replace("revision: 1", "revision: 2")
+    device.activate(
+        source.replace(
+            "to: {worker: coach}, data: trips, fields: '*'", "to: {worker: coach}, data: trips, fields: [user_id]"
+        )
+    )
+    note = "x" * (CHUNK_BYTES_MAX // 2 + 1)
+    for _ in range(3):
+        device.capture("watch-1", [trip(note=note)])
+    assert [chunk.batch.to_pylist() for chunk in device.chunks("coach")] == [[{"user_id": "u"}] * 2, [{"user_id": "u"}]]
+
+
 def test_more_segments_than_one_page_of_metadata_are_all_read(edge, cloud, trip):
     for number in range(PAGE_SEGMENTS_MIN + 10):
         edge.capture("watch-1", [trip(note=str(number), hour=24 * number)])
@@ -186,6 +200,18 @@ def test_batches_of_many_devices_come_in_the_order_in_which_they_became_visible(
     for number in range(20):
         edge.capture(f"watch-{number % 7}", [trip(speed=float(number))], region=f"r{number % 2}")
     assert [row["speed"] for row in edge.rows("router")] == [float(number) for number in range(20)]
+
+
+def test_rows_of_devices_whose_constants_python_calls_equal_are_still_judged_apart(edge, trip):
+    rule = "{id: R2, effect: allow, to: {worker: router}, data: trips, fields: [started, speed, mode]}"
+    split = (
+        "{id: R2, effect: allow, to: {worker: router}, data: trips, fields: [mode]}\n"
+        "  - {id: R9, effect: allow, to: {worker: router}, data: trips, fields: [speed], where: [[region, eq, true]]}"
+    )
+    edge.activate(edge.policy.source.decode().replace("revision: 1", "revision: 2").replace(rule, split))
+    for number, constant in enumerate((True, 1, 1.0, True)):
+        edge.capture(f"watch-{number}", [trip(speed=float(number))], region=constant)
+    assert [row["speed"] for row in edge.rows("router")] == [0.0, None, None, 3.0]
 
 
 def replace_body(site, stored, data, **changes):
