@@ -74,12 +74,12 @@ consent:
 class Node:
     """An edge, as the API sees it: what the shell does in a transaction of its loop, this does in one at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
         self.name = NodeName("acme/cbd")
         self.place = Place.EDGE
         self.operator = "acme"
         self.admin_token_hash = workers.token_hash(ADMIN)
-        self.database = Database.open(f"sqlite:///{folder / 'node.db'}")
+        self.database = Database.open(url or f"sqlite:///{folder / 'node.db'}")
         self.keys = Database.open(f"sqlite:///{folder / 'keys.db'}")
         self.vault = Vault(b"k" * 32, SqlKeyShelf(self.keys), os.urandom)
         self.registry = CollectorRegistry()

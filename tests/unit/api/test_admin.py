@@ -10,6 +10,8 @@ from datasync.store.peers import KnownPeer
 
 NOW_MS = 1_769_900_000_000
 
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite", "postgres"])
+
 
 def attach(api, *devices, edge="acme/cbd", epoch=4):
     with api.node.database.write() as tx:

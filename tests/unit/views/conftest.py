@@ -1,6 +1,7 @@
 """A node that captures and shows: real databases, vault, policy and segments, on one temporary folder."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,10 @@ consent:
 class Site:
     """One node's databases and vault, and the devices whose data gets there."""
 
-    def __init__(self, folder: Path, place: Place) -> None:
+    def __init__(self, folder: Path, place: Place, url: str) -> None:
         self.place = place
         self.now = NOW
-        self.database = Database.open(f"sqlite:///{folder / 'node.db'}")
+        self.database = Database.open(url)
         self.keys = Database.open(f"sqlite:///{folder / 'keys.db'}")
         self.vault = Vault(b"k" * 32, SqlKeyShelf(self.keys), _entropy())
         self._stamp = HybridTime(NOW.wall_ms, 0)
@@ -199,14 +200,40 @@ def _pseudonym_key(transform: str, period: int) -> bytes:
 
 
 @pytest.fixture
-def make_site(tmp_path: Path) -> Iterator[Callable[[Place], Site]]:
+def database_kind() -> str:
+    """Where sites keep their data; modules that ask the database much run on ``postgres`` too."""
+    return "sqlite"
+
+
+@pytest.fixture
+def make_url(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Give addresses of new databases."""
+    if database_kind == "sqlite":
+        numbers = itertools.count()
+        yield lambda: f"sqlite:///{tmp_path / f'node-{next(numbers)}.db'}"
+        return
+    cluster = request.getfixturevalue("postgres_cluster")
+    template = request.getfixturevalue("migrated_template")
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(cluster.database(template))
+        return str(cluster.url(names[-1]))
+
+    yield make
+    for name in names:
+        cluster.drop(name)
+
+
+@pytest.fixture
+def make_site(tmp_path: Path, make_url: Callable[[], str]) -> Iterator[Callable[[Place], Site]]:
     """Build sites; they are closed when the test ends."""
     made: list[Site] = []
 
     def make(place: Place) -> Site:
         folder = tmp_path / f"site-{len(made)}"
         folder.mkdir()
-        made.append(Site(folder, place))
+        made.append(Site(folder, place, make_url()))
         return made[-1]
 
     yield make

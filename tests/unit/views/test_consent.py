@@ -8,6 +8,8 @@ from datasync.views.read import read
 OPT_IN, OPT_OUT, CONTRACT = "improve.train", "research.stats", "service.routing"
 EDGE, PUBLIC = Tier.EDGE_PRIVATE, Tier.PUBLIC
 
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite", "postgres"])
+
 
 @pytest.fixture
 def speeds(edge, trip):

@@ -11,6 +11,8 @@ RULE = "  - {id: R2, effect: allow, to: {worker: router}, data: trips, fields: [
 HOUR_MS = 3_600_000
 NOW = Instant(100 * HOUR_MS, 0)
 
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite", "postgres"])
+
 
 @pytest.fixture
 def with_rules(edge):
