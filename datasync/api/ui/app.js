@@ -1,185 +1,204 @@
 // Shows one node to its administrator by polling the admin API. The token is kept in sessionStorage alone.
-// Everything that the node says reaches the page as text nodes, never as markup.
+// Everything that the node says reaches the page as text nodes, never as markup. Each update is a turn; a later turn,
+// and forgetting the token, voids the answers to an earlier one, so nothing appears that the reader has left behind.
 
 const POLL_MS = 3000;
+const ANSWER_MS_MAX = 10000;
 const TOKEN = "datasync.token";
+
+let turn = 0;
+let timer = 0;
 
 const byId = (id) => document.getElementById(id);
 
 class Refused extends Error {
   constructor(status, problem) {
     super(`${problem.detail ?? problem.title ?? "no reason given"} [${problem.code ?? status}]`);
-    this.status = status;
+    this.tokenIsBad = status === 401 || status === 403;
   }
 }
 
-async function get(path) {
-  const headers = { Authorization: `Bearer ${sessionStorage.getItem(TOKEN)}` };
-  const response = await fetch(`v1/admin/${path}`, { headers, cache: "no-store" });
+class Silent extends Error {}
+
+async function get(path, token) {
+  const signal = AbortSignal.timeout(ANSWER_MS_MAX);
+  const asked = fetch(`v1/admin/${path}`, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store", signal });
+  const response = await asked.catch(() => { throw new Silent("it does not answer"); });
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Refused(response.status, body);
   return body;
 }
 
-function element(tag, text, className = "") {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  made.className = className;
-  return made;
-}
-
-// A column: heading, what a row shows in it, and whether that is a number.
+// A column: heading, what a row shows in it, and the class of its cells. The first column names the row.
 const DEVICES = [
   ["Device", (d) => d.device],
   ["State", (d) => d.state],
   ["Attached to", (d) => d.edge],
-  ["Incarnation", (d) => d.incarnation, true],
-  ["Epoch", (d) => d.epoch, true],
+  ["Incarnation", (d) => d.incarnation, "number"],
+  ["Epoch", (d) => d.epoch, "number"],
   ["Mode", (d) => d.mode],
-  ["Rows waiting", (d) => d.waiting.rows, true],
-  ["Segments waiting", (d) => d.waiting.segments, true],
+  ["Rows waiting", (d) => count(d.waiting.rows), "number"],
+  ["Segments waiting", (d) => count(d.waiting.segments), "number"],
   ["Since", (d) => time(d.since_ms)],
 ];
 
 const EDGES = [
   ["Edge", (e) => e.name],
   ["Operator", (e) => e.operator],
-  ["Devices", (e) => e.devices, true],
-  ["Load", (e) => (e.load === null ? null : e.load.toFixed(2)), true],
+  ["Devices", (e) => count(e.devices), "number"],
+  ["Load", (e) => e.load?.toFixed(2), "number"],
   ["Address", (e) => e.address],
   ["Last heard of", (e) => time(e.seen_ms)],
 ];
 
 const HANDOVERS = [
-  ["Started", (h) => time(h.started_ms)],
   ["Device", (h) => h.device],
+  ["Started", (h) => time(h.started_ms)],
   ["Role here", (h) => h.role],
   ["Other edge", (h) => h.peer],
   ["Phase", (h) => h.phase],
   ["Planned", (h) => (h.planned ? "yes" : "no")],
-  ["Epoch", (h) => h.epoch, true],
-  ["Frozen for", (h) => span(h.frozen_ms, h.active_ms), true],
-  ["Rows", (h) => h.rows, true],
-  ["Bytes", (h) => h.bytes, true],
+  ["Epoch", (h) => h.epoch, "number"],
+  ["Frozen for", (h) => span(h.frozen_ms, h.active_ms), "number"],
+  ["Rows", (h) => count(h.rows), "number"],
+  ["Bytes", (h) => count(h.bytes), "number"],
 ];
 
 const WORKERS = [
   ["Worker", (w) => w.worker],
   ["In the policy", (w) => (w.in_policy ? "yes" : "no: reads nothing")],
   ["Registered", (w) => time(w.created_ms)],
-  ["Valid until", (w) => (w.expires_ms === null ? "until revoked" : time(w.expires_ms))],
+  ["Valid", (w) => `until ${time(w.expires_ms) ?? "revoked"}`],
 ];
 
 const POLICIES = [
-  ["Revision", (p) => p.revision, true],
-  ["Active", (p) => (p.active ? "yes" : "")],
+  ["Revision", (p) => p.revision],
+  ["Active", (p) => (p.active ? "yes" : "no")],
   ["Digest", (p) => p.digest.slice(0, 16)],
   ["Received", (p) => time(p.received_ms)],
 ];
 
 function time(ms) {
-  return ms === null ? null : new Date(ms).toLocaleString();
+  return ms === null ? null : new Date(ms).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+}
+
+function count(number) {
+  return number.toLocaleString();
 }
 
 function span(from, to) {
-  return from === null || to === null ? null : `${to - from} ms`;
+  return from === null || to === null ? null : `${count(to - from)} ms`;
 }
 
-function showTable(id, columns, rows, more) {
-  const head = document.createElement("tr");
-  head.append(...columns.map(([heading, , number]) => element("th", heading, number ? "number" : "")));
-  const lines = rows.map((row) => {
-    const line = document.createElement("tr");
-    line.append(...columns.map(([, cell, number]) => element("td", cell(row) ?? "–", number ? "number" : "")));
-    return line;
-  });
-  if (!lines.length) {
-    const line = document.createElement("tr");
-    line.append(element("td", "none", "empty"));
-    line.firstChild.colSpan = columns.length;
-    lines.push(line);
-  }
-  byId(id).replaceChildren(head, ...lines);
-  const title = byId(id).closest("section").querySelector("h2");
-  title.querySelector("small")?.remove();
-  if (more) title.append(element("small", ` the first ${rows.length}`));
+function element(tag, content, attributes = {}) {
+  const made = document.createElement(tag);
+  made.append(...[content].flat());
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+// What did not change stays as it is, with whatever the reader has selected in it.
+function put(id, ...parts) {
+  const old = byId(id);
+  const made = old.cloneNode(false);
+  made.append(...parts);
+  if (!made.isEqualNode(old)) old.replaceChildren(...made.childNodes);
+}
+
+function showTable(id, columns, rows, more = null) {
+  const head = columns.map(([heading, , kind = ""]) => element("th", heading, { scope: "col", class: kind }));
+  const lines = rows.map((row) => columns.map(([, cell, kind = ""], position) => {
+    const text = String(cell(row) ?? "–");
+    return position ? element("td", text, { class: kind }) : element("th", element("span", text), { scope: "row" });
+  }));
+  if (!lines.length) lines.push([element("td", "none", { class: "empty", colspan: columns.length })]);
+  const body = element("tbody", lines.map((cells) => element("tr", cells)));
+  put(id, element("thead", element("tr", head)), body);
+  byId(`${id}-title`).querySelector("small").textContent = more === null ? "" : `the first ${rows.length} of more`;
 }
 
 function showSummary(node) {
   const facts = [
     ["Place", node.place],
     ["Operator", node.operator],
-    ["Policy", node.policy_revision === null ? "none: all is denied" : `revision ${node.policy_revision}`],
+    ["Policy", node.policy_revision === null ? "none: all is denied" : `revision ${node.policy_revision}`,
+      node.policy_revision === null],
     ["Digest", node.policy_digest?.slice(0, 16) ?? "–"],
-    ["Ready", node.not_ready.length ? `no: ${node.not_ready.join(", ")}` : "yes"],
+    ["Ready", node.not_ready.length ? `no: ${node.not_ready.join(", ")}` : "yes", node.not_ready.length],
     ["Version", node.version],
   ];
-  byId("name").textContent = node.name;
-  byId("summary").replaceChildren(
-    ...facts.map(([term, value]) => {
-      const fact = document.createElement("div");
-      fact.append(element("dt", term), element("dd", value));
-      return fact;
-    }),
-  );
+  put("name", node.name);
+  put("summary", ...facts.map(([term, value, bad]) =>
+    element("div", [element("dt", term), element("dd", value, { class: bad ? "bad" : "" })])));
+  document.title = `${node.name} – datasync`;
 }
 
-async function refresh() {
-  const [node, devices, edges, handovers, workers, policies] = await Promise.all(
-    ["node", "devices", "edges", "handovers", "workers", "policies"].map(get),
-  );
+function show([node, devices, edges, handovers, workers, policies]) {
   showSummary(node);
   showTable("devices", DEVICES, devices.devices, devices.next);
   showTable("edges", EDGES, edges.edges, edges.next);
   showTable("handovers", HANDOVERS, handovers.handovers, handovers.next);
   showTable("workers", WORKERS, workers.workers, workers.next);
-  showTable("policies", POLICIES, policies.policies, null);
+  showTable("policies", POLICIES, policies.policies);
+  byId("status").textContent = `as of ${new Date().toLocaleTimeString()}`;
+  put("trouble");
+  if (byId("node").hidden) arrive();
 }
 
-function say(text, bad = false) {
-  byId("status").textContent = text;
-  byId("status").className = bad ? "bad" : "";
+function arrive() {
+  byId("sign-in").hidden = true;
+  byId("node").hidden = false;
+  byId("node").focus({ preventScroll: true });
 }
 
-function signedIn(yes) {
-  byId("sign-in").hidden = yes;
-  byId("node").hidden = !yes;
-  byId("leave").hidden = !yes;
-}
-
-function leave(why, bad = false) {
+function leave(why = "") {
+  turn += 1;
+  clearTimeout(timer);
   sessionStorage.removeItem(TOKEN);
-  signedIn(false);
-  say(why, bad);
+  for (const filled of document.querySelectorAll("#name, #summary, table, small")) filled.replaceChildren();
+  document.title = "datasync";
+  byId("status").textContent = "not signed in";
+  byId("node").hidden = true;
+  byId("leave").hidden = true;
+  byId("sign-in").hidden = false;
+  put("trouble", why);
+  byId("token").focus();
 }
 
-async function poll() {
-  if (sessionStorage.getItem(TOKEN) && !document.hidden) {
-    try {
-      await refresh();
-      signedIn(true);
-      say(`as of ${new Date().toLocaleTimeString()}`);
-    } catch (error) {
-      if (error.status === 401 || error.status === 403) leave(error.message, true);
-      else say(`cannot be reached: ${error.message}`, true);
-    }
+function explain(error) {
+  if (error.tokenIsBad) leave(error.message);
+  else if (error instanceof Refused || error instanceof Silent) {
+    put("trouble", `The node cannot be asked: ${error.message}. Trying again.`);
+  } else throw error;
+}
+
+async function update() {
+  const mine = ++turn;
+  clearTimeout(timer);
+  const token = sessionStorage.getItem(TOKEN);
+  if (token === null || document.hidden) return;
+  byId("leave").hidden = false;
+  if (byId("node").hidden) byId("status").textContent = "asking the node";
+  try {
+    const paths = ["node", "devices", "edges", "handovers", "workers", "policies"];
+    const answers = await Promise.all(paths.map((path) => get(path, token)));
+    if (mine === turn) show(answers);
+  } catch (error) {
+    if (mine === turn) explain(error);
+  } finally {
+    if (mine === turn) timer = setTimeout(update, POLL_MS);
   }
-  setTimeout(poll, POLL_MS);
 }
 
-byId("sign-in").addEventListener("submit", async (event) => {
+byId("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem(TOKEN, byId("token").value.trim());
   byId("token").value = "";
-  try {
-    await refresh();
-    signedIn(true);
-    say(`as of ${new Date().toLocaleTimeString()}`);
-  } catch (error) {
-    leave(error.message, true);
-  }
+  put("trouble");
+  update();
 });
 
-byId("leave").addEventListener("click", () => leave("not signed in"));
-
-poll();
+byId("leave").addEventListener("click", () => leave());
+document.addEventListener("visibilitychange", update);
+byId("sign-in").hidden = sessionStorage.getItem(TOKEN) !== null;
+update();
