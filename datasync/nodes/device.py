@@ -17,6 +17,7 @@ from datasync.handover import whereabouts
 from datasync.handover.states import DeviceState
 from datasync.handover.whereabouts import Whereabouts, Wish
 from datasync.nodes.consenting import as_stored
+from datasync.nodes.doubt import Doubt
 from datasync.nodes.node import Activate, ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
 from datasync.policy.compiled import Policy
@@ -75,6 +76,7 @@ class DeviceNode(Node):
         self._settings = settings
         self._gathering = Gathering(settings.flush_rows, settings.flush_ms)
         self._sender = Sender(kit.window_bytes, kit.retry_ms)
+        self._doubt = Doubt()
         self._here = Whereabouts(self.name)
         self._up: set[str] = set()
         self._beacons: Beacons = {} if beacons is None else beacons
@@ -145,8 +147,10 @@ class DeviceNode(Node):
             case DeviceState.ATTACHING:
                 self._attach(turn)
             case DeviceState.ATTACHED:
-                if self._here.mode == "degraded":
-                    self._attach(turn)  # the same token again: the answer says whether everything has arrived
+                # the same token again: the answer says whether everything has arrived, and what is safe
+                if self._here.mode == "degraded" or self._doubt.is_due(turn.tx, turn.now):
+                    self._attach(turn)
+                turn.effects.wake(self._doubt.deadline_ms)
                 self._upload(turn)
                 self._send_consents(turn)
                 self._seek_preparation(turn)
@@ -182,13 +186,15 @@ class DeviceNode(Node):
     def _on_ack(self, turn: Turn, peer: Peer, ack: Ack) -> None:
         self._from_present(peer, ack.incarnation, ack.epoch)
         self._sender.acknowledge(ack.durable)
-        known = streams.get(turn.tx, {*ack.durable, *ack.safe})
+        known = streams.get(turn.tx, ack.durable)
         for stream, ranges in ack.durable.items():
             if stream in known:
                 self._settle(turn, known[stream], ranges, arrived_state(known[stream]))
-        for stream, ranges in ack.safe.items():
-            if stream in known:
-                self._settle(turn, known[stream], ranges, State.SAFE)
+        self._note_safe(turn, ack.safe)
+
+    def _note_safe(self, turn: Turn, safe: Mapping[StreamId, RangeSet]) -> None:
+        for stream, known in streams.get(turn.tx, safe).items():
+            self._settle(turn, known, safe[stream] - known.safe, State.SAFE)
 
     def _settle(self, turn: Turn, stream: Stream, ranges: RangeSet, state: State) -> None:
         before = [State.WAITING] if state is State.DURABLE else [State.WAITING, State.DURABLE]
@@ -291,6 +297,7 @@ class DeviceNode(Node):
         self._from_present(peer, attached.incarnation, attached.epoch)
         arrived = self._here.state is DeviceState.ATTACHING
         if not arrived and attached.mode == self._here.mode:
+            self._note_safe(turn, attached.safe)
             return
         self._keep(turn, whereabouts.confirm(self._here, attached.mode, turn.now.wall_ms))
         self._end_journey(turn, attached)

@@ -148,6 +148,11 @@ def waiting(tx: Connection, *, after_id: int = 0, limit: int, newest: bool = Fal
     return _stored(tx, query.order_by(_T.c.id.desc() if newest else _T.c.id).limit(limit))
 
 
+def oldest(tx: Connection, state: State) -> int | None:
+    """Return the id of the oldest segment in a state."""
+    return tx.scalar(select(_T.c.id).where(_T.c.state == state).order_by(_T.c.id).limit(1))
+
+
 def page(tx: Connection, *, after_id: int, limit: int) -> list[StoredSegment]:
     """Return segments by id, those above ``after_id``, whatever their state."""
     return _stored(tx, select(_T).where(_T.c.id > after_id).order_by(_T.c.id).limit(limit))
