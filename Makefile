@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but git, python3 (3.11 or newer) and make: each sets up what it uses.
 #
 #   make demo [ARGS="--devices 3"]     the worked example on real data; no server, nothing outside this folder
-#   make test [ARGS="tests/unit"]      the tests; installs Mosquitto and PostgreSQL from Debian where it may
+#   make test [ARGS="tests/unit"]      the tests; installs Mosquitto, PostgreSQL and Chromium from Debian where it may
 #   make lint                          style, types, the direction of imports, the size of functions and files
 #   make bench [ARGS=…]                the benchmarks
 #   make simulate [SEEDS=1000]         the deterministic simulation of whole deployments

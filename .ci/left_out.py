@@ -1,4 +1,4 @@
-"""A pytest plugin: names the files with tests that were left out because a server's programs are missing here."""
+"""A pytest plugin: names the files with tests that were left out because programs that they need are missing here."""
 
 import pytest
 
@@ -10,5 +10,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     files = sorted({report.nodeid.partition("::")[0] for report in skipped if VARIABLE in str(report.longrepr)})
     if files:
-        terminalreporter.section(f"left out for lack of a server's programs ({VARIABLE})")
+        terminalreporter.section(f"left out for lack of programs that they need ({VARIABLE})")
         terminalreporter.write_line("\n".join(files))

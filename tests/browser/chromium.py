@@ -1,4 +1,4 @@
-"""A headless Chromium of the tests' own: everything that it writes lies in a temporary folder, and it ends with them."""
+"""A headless Chromium of the tests' own: what it writes lies in a temporary folder, and it ends with the tests."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ SWITCHES = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-breakpad",
-    "--lang=en-GB",
+    "--disable-features=LocalNetworkAccessChecks",  # it would go before what the page's own policy says
     "--remote-debugging-port=0",
 )
 
@@ -55,23 +56,19 @@ class Chromium:
     async def url(self) -> str:
         """Wait until it listens, and return where."""
         port_file = self._profile / "DevToolsActivePort"
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(START_S_MAX):
                 while self._process.poll() is None:
                     lines = port_file.read_text().splitlines() if port_file.exists() else []
                     if len(lines) == 2:
                         return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
                     await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            pass
         return pytest.fail(f"Chromium does not listen for DevTools:\n{self._log.read_text(errors='replace')}")
 
     def end(self) -> None:
         """End the browser and all that it started, however it is doing."""
-        try:
+        with suppress(ProcessLookupError):  # it may have ended by itself
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it ended by itself
         self._process.wait(END_S_MAX)
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -14,7 +14,7 @@ from typing import Any
 from tests.browser.devtools import Devtools
 
 PATIENCE_S = 30.0
-KEYS = {"Tab": (9, ""), "Enter": (13, "\r")}
+KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "ArrowRight": (39, "")}
 WIDE = (1280, 900)
 
 WAIT = """new Promise((resolve, reject) => {

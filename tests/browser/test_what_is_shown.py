@@ -5,6 +5,8 @@ from sqlalchemy import text
 from tests.browser.records import NOW_MS, attach, hand_over, hear_of
 from tests.unit.api.serving import POLICY
 
+NOTHING = "\N{EN DASH}"
+
 
 def facts(page):
     """The boxes at the top: term → what it says."""
@@ -15,7 +17,7 @@ def facts(page):
 def test_the_node_and_its_policy_are_shown(page, node, show_node):
     show_node()
     assert page.evaluate("document.querySelector('h1').innerText") == "datasync acme/cbd"
-    assert page.evaluate("document.title") == "acme/cbd – datasync"
+    assert page.evaluate("document.title") == "acme/cbd \N{EN DASH} datasync"
     said = facts(page)
     assert (said["Place"], said["Operator"], said["Ready"]) == ("edge", "acme", "yes")
     assert (said["Policy"], said["Digest"]) == ("revision 3", node.policy().digest[:16])
@@ -44,7 +46,7 @@ def test_devices_are_shown_with_their_attachment_their_epoch_and_what_waits(page
         "Segments waiting": "1",
         "Since": "31 Jan 2026, 21:53:20",
     }
-    assert (second["Attached to"], second["Mode"], second["Rows waiting"]) == ("–", "–", "0")
+    assert (second["Attached to"], second["Mode"], second["Rows waiting"]) == (NOTHING, NOTHING, "0")
 
 
 def test_edges_are_shown_with_their_load_and_how_many_devices_they_serve(page, node, show_node):
@@ -54,7 +56,7 @@ def test_edges_are_shown_with_their_load_and_how_many_devices_they_serve(page, n
     hear_of(node, "acme/cloud", role="cloud")
     show_node()
     docks, mill = page.table("edges")
-    assert (docks["Edge"], docks["Load"], docks["Address"], docks["Devices"]) == ("acme/docks", "–", "–", "0")
+    assert (docks["Edge"], docks["Load"], docks["Address"], docks["Devices"]) == ("acme/docks", NOTHING, NOTHING, "0")
     assert (mill["Edge"], mill["Operator"], mill["Load"], mill["Devices"]) == ("borealis/mill", "borealis", "0.50", "1")
     assert (mill["Address"], mill["Last heard of"]) == ("mqtt://10.0.0.7:1883", "31 Jan 2026, 22:53:20")
 
@@ -64,8 +66,8 @@ def test_handovers_are_shown_the_newest_first_with_how_long_they_froze_the_devic
     hand_over(node, 2, device="watch-2", role="target", peer=None, phase="frozen", planned=False, active_ms=None)
     show_node()
     newer, older = page.table("handovers")
-    assert (newer["Device"], newer["Role here"], newer["Other edge"]) == ("watch-2", "target", "–")
-    assert (newer["Phase"], newer["Planned"], newer["Frozen for"]) == ("frozen", "no", "–")
+    assert (newer["Device"], newer["Role here"], newer["Other edge"]) == ("watch-2", "target", NOTHING)
+    assert (newer["Phase"], newer["Planned"], newer["Frozen for"]) == ("frozen", "no", NOTHING)
     assert (older["Device"], older["Phase"], older["Frozen for"]) == ("watch-1", "erased", "23 ms")
     assert (older["Epoch"], older["Rows"], older["Bytes"]) == ("3", "34,567", "1,234,567")
 
