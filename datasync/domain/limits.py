@@ -54,6 +54,9 @@ RETRY_MS = 1_000
 
 RETRY_MS_MAX = 15_000
 
+EDGES_MAX = 1_024
+"""Edges that one device may ever attach to."""
+
 PREVIOUS_MAX = 8
 """Edges that one attach may name as places where state can be."""
 

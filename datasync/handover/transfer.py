@@ -6,6 +6,7 @@ key, the target adopts the derived keys and can read all of it at once, however 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 from sqlalchemy import Connection
 
@@ -172,7 +173,7 @@ def arrive(
 def adopt(vault: Vault, keys: SessionKeys, known: Iterable[StreamId], now: Instant) -> None:
     """Make everything readable that arrived under the previous edges' session keys."""
     for stream in known:
-        for session_key in keys.previous.values():
+        for session_key in chain.from_iterable(keys.previous.values()):
             vault.adopt(stream, state_key(session_key, stream), now)
 
 

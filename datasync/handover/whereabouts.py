@@ -2,7 +2,8 @@
 
 The device alone moves its epoch on. A move is made durable before anything is signed with it, so an epoch is never
 used twice, whatever crashes. ``visits`` are the edges that may have state: the last one that confirmed, and every
-one tried since; ``keys`` has the session key of the present attach and, by edge, those of the visits.
+one tried since. ``ring`` has the session key of the present attach and, by edge, all since the last attach confirmed
+there: an edge that an attach never reached still seals under the key of the one before.
 """
 
 from dataclasses import dataclass, field, replace
@@ -14,12 +15,12 @@ from datasync.domain.errors import HandoverError
 from datasync.domain.ids import HandoverId, NodeName
 from datasync.handover.states import DeviceEvent, DeviceState, device_next
 from datasync.protocol import cbor
-from datasync.protocol.parts import AttachToken, SessionKeys, Visit, decode_part
+from datasync.protocol.parts import AttachToken, KeyRing, SessionKeys, Visit, decode_part
 from datasync.security.vault import Vault
 from datasync.store import attachments
 from datasync.store.attachments import Attachment
 
-NO_KEYS = SessionKeys(session=bytes(32), previous={})
+NO_KEYS = KeyRing(session=bytes(32), by_edge={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,14 @@ class Whereabouts:
     handover: HandoverId | None = None
     mode: str | None = None
     wish: Wish | None = None
-    keys: SessionKeys = field(default=NO_KEYS, repr=False)
+    ring: KeyRing = field(default=NO_KEYS, repr=False)
     since_ms: int = 0
+
+    @property
+    def keys(self) -> SessionKeys:
+        """What the present attach gives to its target."""
+        given = {visit.edge: self.ring.by_edge[visit.edge] for visit in self.visits if visit.edge != self.edge}
+        return SessionKeys(session=self.ring.session, previous=given)
 
     def token(self, nonce: bytes) -> AttachToken:
         """Return the token of the present attach, to be signed; ``nonce`` is the target's challenge."""
@@ -77,15 +84,13 @@ def move(
     """
     state = device_next(here.state, DeviceEvent.MOVE)
     visits: dict[NodeName, Visit] = {}
-    keys: dict[NodeName, bytes] = {}
     if here.state is DeviceState.ATTACHING:
         visits = {visit.edge: visit for visit in here.visits}
-        keys = dict(here.keys.previous)
     if here.edge is not None:
         visits[here.edge] = Visit(edge=here.edge, incarnation=here.incarnation, epoch=here.epoch)
-        keys[here.edge] = here.keys.session
     if len(visits) > limits.PREVIOUS_MAX:
         raise HandoverError(f"{len(visits)} edges in a row did not confirm; go back to one of them")
+    keys = [*here.ring.by_edge.get(target, []), session_key][-limits.PREVIOUS_MAX :]
     return replace(
         here,
         state=state,
@@ -96,15 +101,18 @@ def move(
         handover=handover,
         mode=None,
         wish=None,
-        keys=SessionKeys(session=session_key, previous=keys),
+        ring=KeyRing(session=session_key, by_edge={**here.ring.by_edge, target: keys}),
         since_ms=now_ms,
     )
 
 
 def confirm(here: Whereabouts, mode: str, now_ms: int) -> Whereabouts:
-    """The edge confirmed the present attach."""
+    """The edge confirmed the present attach: its state is sealed under this session key from now on."""
     state = device_next(here.state, DeviceEvent.CONFIRM)
-    return replace(here, state=state, mode=mode, since_ms=now_ms if state is not here.state else here.since_ms)
+    keys = {**here.ring.by_edge, here.edge: [here.ring.session]} if here.edge is not None else here.ring.by_edge
+    since_ms = now_ms if state is not here.state else here.since_ms
+    ring = KeyRing(session=here.ring.session, by_edge=keys)
+    return replace(here, state=state, mode=mode, ring=ring, since_ms=since_ms)
 
 
 def load(tx: Connection, vault: Vault, device: NodeName) -> Whereabouts:
@@ -124,7 +132,7 @@ def load(tx: Connection, vault: Vault, device: NodeName) -> Whereabouts:
         handover=HandoverId(row.handover) if row.handover else None,
         mode=row.mode,
         wish=Wish(NodeName(wish[0]), wish[1]) if wish else None,
-        keys=decode_part(SessionKeys, vault.unwrap(row.session_key, _LABEL)) if row.session_key else NO_KEYS,
+        ring=decode_part(KeyRing, vault.unwrap(row.session_key, _LABEL)) if row.session_key else NO_KEYS,
         since_ms=row.since_ms,
     )
 
@@ -143,7 +151,7 @@ def save(tx: Connection, vault: Vault, here: Whereabouts, now_ms: int) -> None:
             handover=here.handover,
             nonce=here.nonce.hex() or None,
             mode=here.mode,
-            session_key=vault.wrap(cbor.dumps(here.keys.model_dump()), _LABEL),
+            session_key=vault.wrap(cbor.dumps(here.ring.model_dump()), _LABEL),
             detail={"visits": [visit.model_dump() for visit in here.visits], "wish": wish},
             since_ms=here.since_ms,
             updated_ms=now_ms,

@@ -8,6 +8,7 @@ pulls the rest behind, and tells source and registrar until they confirm.
 from collections.abc import Mapping
 from dataclasses import replace
 
+from datasync.domain import limits
 from datasync.domain.errors import DatasyncError, EdgeFull, HandoverError, NotAttached, SignerForeign
 from datasync.domain.ids import HandoverId, NodeName, StreamId
 from datasync.domain.ranges import RangeSet
@@ -137,9 +138,12 @@ class Target:
         context = f"datasync/session/{token.device}/{token.incarnation}/{token.epoch}"
         given = decode_part(SessionKeys, self._node.opener.open(attach.session, context, peer))
         kept = accounts.load_keys(turn.tx, self._node.kit.vault, peer.name)
-        previous = {**(kept.previous if kept is not None else {}), **given.previous}
-        wanted = {edge: key for edge, key in previous.items() if edge in after.pending}
-        return SessionKeys(session=given.session, previous=wanted)
+        older = {} if kept is None else kept.previous
+        wanted = {
+            edge: list(dict.fromkeys([*older.get(edge, []), *given.previous.get(edge, [])]))[-limits.PREVIOUS_MAX :]
+            for edge in after.pending
+        }
+        return SessionKeys(session=given.session, previous={edge: keys for edge, keys in wanted.items() if keys})
 
     # --- what the previous edges have
 
@@ -150,7 +154,9 @@ class Target:
         if keys is not None:
             transfer.adopt(self._node.kit.vault, keys, known, turn.now)
         visible = account.state is EdgeState.ACTIVE
-        count, rows = transfer.arrive(turn.tx, known, delta.segments, visible=visible)
+        readable = [each for each in delta.segments if self._node.kit.vault.has(each.stream, each.key_id)]
+        turn.count("handover", "unreadable", len(delta.segments) - len(readable))
+        count, rows = transfer.arrive(turn.tx, known, readable, visible=visible)
         take_consents(turn.tx, self._node.place, delta.consents, known)
         self._add_up(turn, account.handover, count, rows, sum(len(each.body) for each in delta.segments))
         has = transfer.coverage(turn.tx, delta.device)

@@ -147,11 +147,27 @@ class AttachToken(Model):
         return self.incarnation, self.epoch
 
 
+KeyLists = Annotated[
+    dict[Node, Annotated[list[Key], Field(max_length=limits.PREVIOUS_MAX)]], Field(max_length=limits.EDGES_MAX)
+]
+
+
 class SessionKeys(Model):
-    """What an attach seals to its target: the new session key, and by edge those under which state may arrive."""
+    """What an attach seals to its target: the new session key, and by edge those under which state may arrive.
+
+    An edge seals under the key of the last attach that reached it, which the device cannot know while it was not
+    confirmed; so there can be several for one edge.
+    """
 
     session: Key
-    previous: Annotated[dict[Node, Key], Field(max_length=limits.PREVIOUS_MAX)]
+    previous: KeyLists
+
+
+class KeyRing(Model):
+    """What a device keeps: its present session key, and by edge those since the last attach confirmed there."""
+
+    session: Key
+    by_edge: KeyLists
 
 
 def decode_part(model: type[Part], body: bytes) -> Part:
