@@ -7,13 +7,13 @@ from datasync.domain.ids import NodeName
 from datasync.store import tables
 from tests.browser.records import attach, hand_over, hear_of
 
-HOSTILE = (
-    '<img src=x onerror="window.ran=1">',
-    "<script>window.ran=1</script>",
-    "</td></table><svg/onload=window.ran=1>",
-    "javascript:window.ran=1",
-    "&lt;b&gt; ${window.ran=1} {{ran}} \u202e\u2066 'or\"1",
-)
+HOSTILE = {
+    "image": '<img src=x onerror="window.ran=1">',
+    "script": "<script>window.ran=1</script>",
+    "way out": "</td></table><svg/onload=window.ran=1>",
+    "address": "javascript:window.ran=1",
+    "signs": "&lt;b&gt; ${window.ran=1} {{ran}} \N{RIGHT-TO-LEFT OVERRIDE} 'or\"1",
+}
 
 WATCH = """
   window.broken = [];
@@ -44,7 +44,7 @@ def watched(page):
     page.evaluate(WATCH)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_about_others_is_shown_as_it_is_and_runs_nothing(page, node, show_node, text):
     attach(node, text, state=text, edge=text, mode=text)
     hear_of(node, f"acme/{text}", address=text)
@@ -59,7 +59,7 @@ def test_hostile_text_about_others_is_shown_as_it_is_and_runs_nothing(page, node
     assert harmless(page)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_about_the_node_is_shown_as_it_is_and_runs_nothing(page, node, show_node, text):
     node.name, node.operator, node.not_ready = NodeName(text), text, [text]
     with node.database.write() as tx:
@@ -73,9 +73,9 @@ def test_hostile_text_about_the_node_is_shown_as_it_is_and_runs_nothing(page, no
 
 
 def test_hostile_text_in_a_refusal_is_shown_as_it_is_and_runs_nothing(page, node, sign_in):
-    node.enrol(HOSTILE[0])
-    sign_in(f"token-of-{HOSTILE[0]}")
-    page.wait_for_text(f"the token is worker {HOSTILE[0]}'s")
+    node.enrol(HOSTILE["image"])
+    sign_in(f"token-of-{HOSTILE['image']}")
+    page.wait_for_text(f"the token is worker {HOSTILE['image']}'s")
     assert harmless(page)
 
 

@@ -31,7 +31,7 @@ def test_without_a_token_the_page_asks_for_one_and_asks_the_node_for_nothing(pag
 
 def test_a_token_that_is_unknown_is_refused_in_words_and_forgotten(page, sign_in):
     sign_in("made up")
-    page.wait_for_text("the token is unknown here, was revoked or has expired [UNAUTHENTICATED]")
+    page.wait_for_text("Refused: the token is unknown here, was revoked or has expired [UNAUTHENTICATED]")
     assert tells_nothing(page)
     assert page.evaluate(KEPT) == 0
 

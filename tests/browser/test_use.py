@@ -2,6 +2,7 @@
 
 import pytest
 
+from datasync.domain.ids import NodeName
 from tests.browser.records import attach, hand_over, hear_of
 
 FOCUSED = "document.activeElement.id || document.activeElement.getAttribute('aria-labelledby')"
@@ -54,7 +55,8 @@ def accessible(page):
 
 
 @pytest.mark.parametrize("width", [320, 360])
-def test_in_a_narrow_window_nothing_but_tables_scrolls_sideways(page, show_node, sign_in, width):
+def test_in_a_narrow_window_nothing_but_tables_scrolls_sideways(page, node, show_node, sign_in, width):
+    node.name = NodeName(f"acme/{'edge' * 30}")
     page.resize(width, 640, mobile=True)
     assert fits(page, width)
     sign_in("made up")

@@ -166,7 +166,7 @@ function leave(why = "") {
 }
 
 function explain(error) {
-  if (error.tokenIsBad) leave(error.message);
+  if (error.tokenIsBad) leave(`Refused: ${error.message}`);
   else if (error instanceof Refused || error instanceof Silent) {
     put("trouble", `The node cannot be asked: ${error.message}. Trying again.`);
   } else throw error;
