@@ -52,7 +52,7 @@ class Forwarding:
         """Return the segment as its stream signed it; None when it is erased meanwhile, or does not verify."""
         body = segments.bodies(turn.tx, [each.id]).get(each.id)
         if body is None:
-            self.sender.acknowledge({each.stream: RangeSet.of([(each.seq_first, each.seq_last)])})
+            self.sender.forget(each)
             return None
         try:
             signed = self._node.kit.vault.decrypt(each.stream, each.key_id, each.seq_first, body)
@@ -63,7 +63,7 @@ class Forwarding:
             self._node.note(turn, f"stream {each.stream}", error)
             numbers = RangeSet.of([(each.seq_first, each.seq_last)])
             segments.mark(turn.tx, each.stream, numbers, State.LOCAL, from_states=[State.WAITING])
-            self.sender.acknowledge({each.stream: numbers})
+            self.sender.forget(each)
             return None
         return signed
 

@@ -58,10 +58,11 @@ class Sender:
 
     def acknowledge(self, durable: Mapping[StreamId, RangeSet]) -> None:
         """Forget what is in flight and covered by an acknowledgement."""
-        done = [key for key, each in self._flying.items() if _covered(each, durable)]
-        self._window.drop(done)
-        for key in done:
-            del self._flying[key]
+        self._drop([key for key, each in self._flying.items() if _covered(each, durable)])
+
+    def forget(self, segment: StoredSegment) -> None:
+        """Forget one that will not be sent; the same numbers may be here again, as another segment."""
+        self._drop([segment.id])
 
     @property
     def deadline_ms(self) -> int | None:
@@ -101,6 +102,11 @@ class Sender:
         if len(found) == LOOK_AHEAD:
             whole.pop()  # it may go on beyond what was looked at
         return whole if live else [batch for batch in whole if batch[-1].id <= (self._live_from or 0)]
+
+    def _drop(self, keys: list[int]) -> None:
+        self._window.drop(keys)
+        for key in keys:
+            self._flying.pop(key, None)
 
     def _has_room(self, reserve_bytes: int) -> bool:
         return self._window.room_bytes > reserve_bytes and len(self._flying) < FLIGHTS_MAX

@@ -100,6 +100,20 @@ def test_what_is_acknowledged_is_not_sent_again(database: Database) -> None:
     assert sender.in_flight == 2
 
 
+def test_what_was_erased_is_forgotten_but_not_what_came_back_under_the_same_numbers(database: Database) -> None:
+    sender = Sender(retry_ms=100)
+    put(database, range(1))
+    ((_, erased),) = due(database, sender)
+    with database.write() as tx:
+        segments.delete(tx, [LOW, HIGH])
+    put(database, range(1))
+    ((first, second),) = due(database, sender)
+    sender.forget(erased)
+    again = {each.id for message in due(database, sender, steady_ms=100) for each in message}
+    assert erased.id not in again
+    assert {first.id, second.id} <= again
+
+
 def test_no_more_is_in_flight_than_the_window_has_room_for(database: Database) -> None:
     put(database, range(10), size_bytes=1_000)
     sender = Sender(window_bytes=6_000)
