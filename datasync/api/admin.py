@@ -109,6 +109,11 @@ async def list_handovers(call: Call[models.HandoverPage, None]) -> models.Handov
     return await call.service.read(partial(listing.handovers, page=call.parameters))
 
 
+async def show_log(call: Call[models.LogPage, None]) -> models.Log:
+    """Return one page of the decision log."""
+    return await call.service.read(partial(listing.log, page=call.parameters))
+
+
 async def start_handover(call: Call[Parameters, models.HandoverRequest]) -> models.HandoverStarted:
     """Begin to move a device to another edge."""
     try:

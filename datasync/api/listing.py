@@ -4,6 +4,7 @@ A list of a million devices costs as much per page as a list of ten: pages go by
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
@@ -11,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from datasync.api import models
 from datasync.domain.errors import RequestError
 from datasync.domain.ids import NodeName, operator_of
-from datasync.store import tables
+from datasync.store import decisions, tables
 from datasync.store.segments import State
 
 T = TypeVar("T")
@@ -86,6 +87,15 @@ def handovers(tx: Connection, page: models.HandoverPage) -> models.Handovers:
     rows, more = found[: page.limit], len(found) > page.limit
     listed = [models.Handover.model_validate(row) for row in rows]
     return models.Handovers(handovers=listed, next=f"{rows[-1].started_ms}.{rows[-1].handover}" if more else None)
+
+
+def log(tx: Connection, page: models.LogPage) -> models.Log:
+    """Return the decision log in its order."""
+    entries = [
+        models.LogEntry.model_validate({"number": entry.number, "hash": entry.hash} | asdict(entry.decision))
+        for entry in decisions.page(tx, after=page.after, limit=page.limit)
+    ]
+    return models.Log(entries=entries)
 
 
 def _page(

@@ -244,6 +244,38 @@ class Handovers(Answer):
     next: Next
 
 
+class LogPage(Parameters):
+    """Which entries of the decision log, in their order."""
+
+    after: int = Field(default=0, ge=0, description="The number of the last entry seen.")
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class LogEntry(Answer):
+    """One event of one view: opened, refused, or read to its end or until it broke off."""
+
+    number: int
+    at_ms: int
+    event: str
+    worker: str
+    collection: str
+    purpose: str
+    revision: int
+    digest: str
+    code: str
+    rules: list[str]
+    fields: list[str]
+    rows: int
+    bytes: int
+    hash: str
+
+
+class Log(Answer):
+    """One page of the decision log."""
+
+    entries: list[LogEntry]
+
+
 class HandoverRequest(Body):
     """A handover to start."""
 

@@ -194,6 +194,15 @@ ROUTES = (
         answer=Content(model=models.Handovers),
     ),
     Route(
+        method="GET",
+        path="/v1/admin/audit",
+        summary="The decision log: who opened views of what, for which purpose, and what was shown.",
+        handle=admin.show_log,
+        access=Access.ADMIN,
+        parameters=models.LogPage,
+        answer=Content(model=models.Log),
+    ),
+    Route(
         method="POST",
         path="/v1/admin/handovers",
         summary="Begin to move a device to another edge.",

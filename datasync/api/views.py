@@ -15,11 +15,12 @@ from aiohttp import web
 from sqlalchemy import Connection
 
 from datasync.api import models
+from datasync.api.audit import Logged
 from datasync.api.negotiation import choose
 from datasync.api.routes import Call
 from datasync.api.service import Service
 from datasync.domain.clock import Instant
-from datasync.domain.errors import Busy, DatasyncError, Forbidden, NotFound
+from datasync.domain.errors import AccessDenied, Busy, DatasyncError, Forbidden, NotFound
 from datasync.domain.tiers import Place
 from datasync.policy.compiled import Policy
 from datasync.policy.decide import Worker, decide
@@ -52,6 +53,7 @@ class _Reading:
     plan: ViewPlan
     writer: Writer
     now: Instant
+    logged: Logged
 
     def next(self, tx: Connection, *, after: int, until: int) -> tuple[Chunk, bytes]:
         """Return the next chunk and its bytes; runs in a thread."""
@@ -70,19 +72,28 @@ async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamRespon
     service, asked = call.service, call.parameters
     policy = service.policy()
     reader = _reader(service, policy, call.caller.worker or "")
-    plan = compile_plan(policy, reader, asked.collection, asked.purpose, operator=_operator(service, reader))
+    logged = Logged(service.backend, policy, reader.id, asked.collection, asked.purpose)
+    try:
+        plan = compile_plan(policy, reader, asked.collection, asked.purpose, operator=_operator(service, reader))
+    except AccessDenied as denied:
+        await logged.refused(denied)
+        raise
     kind = choose(asked.format, call.request.headers.get("Accept", ""))
     if service.open_views.locked():
         raise Busy("as many views are read here as may be at one time; try again")
     async with service.open_views:
+        await logged.opened(plan)
         now = service.backend.now()
         until = await service.read(partial(_end, plan=plan, asked=asked, now=now))
         headers = {CURSOR_HEADER: str(until), POLICY_HEADER: policy.digest, "Content-Type": kind.content_type}
         metadata = {client.CURSOR: str(until), client.POLICY: policy.digest}
-        reading = _Reading(service, plan, kind.writer(plan.schema.with_metadata(metadata)), now)
+        reading = _Reading(service, plan, kind.writer(plan.schema.with_metadata(metadata)), now, logged)
         response = web.StreamResponse(headers=headers)
         await response.prepare(call.request)
-        await _send_or_tear(reading, call, response, until)
+        try:
+            await _send_or_tear(reading, call, response, until)
+        finally:
+            await logged.read(plan)
     return response
 
 
@@ -157,6 +168,8 @@ async def _send(reading: _Reading, response: web.StreamResponse, after: int, unt
         chunk, data = await reading.service.read(partial(reading.next, after=after, until=until))
         reading.service.metrics.shown(reading.plan.collection, chunk.batch.num_rows, chunk.withheld)
         await _write(response, data)
+        reading.logged.rows += chunk.batch.num_rows
+        reading.logged.bytes += len(data)
         after = chunk.cursor
     await _write(response, reading.writer.end())
     await response.write_eof()
