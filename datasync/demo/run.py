@@ -34,6 +34,8 @@ WORKERS = {
     Role.EDGE: ("edge-coach", "edge-trainer"),
 }
 POLL_S = 0.1
+REPORT_WIDTH = 160
+"""Where the output is no terminal, whose width one could ask for."""
 
 
 def main_demo(options: DemoOptions) -> int:
@@ -45,7 +47,7 @@ def main_demo(options: DemoOptions) -> int:
             if options.json:
                 print(json.dumps(report.as_json(found), indent=2))
             else:
-                report.show(found, Console())
+                report.show(found, Console(width=None if sys.stdout.isatty() else REPORT_WIDTH))
             if options.keep:
                 _keep(town, console)
         finally:

@@ -147,10 +147,9 @@ def _time_range(policy: Policy, collection: str, batch: pa.RecordBatch) -> tuple
     column = policy.collections[collection].time
     if column is None or column not in batch.schema.names or not pa.types.is_timestamp(batch.column(column).type):
         return None, None
-    bounds = pc.min_max(batch.column(column).cast(pa.timestamp("ms", "UTC"), safe=False)).as_py()
-    if bounds["min"] is None:
-        return None, None
-    return int(bounds["min"].timestamp() * 1000), int(bounds["max"].timestamp() * 1000)
+    times_ms = batch.column(column).cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
+    bounds = pc.min_max(times_ms).as_py()
+    return bounds["min"], bounds["max"]
 
 
 def _next(same_collection: Iterable[Stream]) -> int:
