@@ -20,9 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     verify = actions.add_parser("verify", help="find any edit or deletion in the log; exit code 1 when there is one")
     verify.set_defaults(run=_verify)
-    show = actions.add_parser(
-        "show", help="print the log; with --json, a line for each entry"
-    )
+    show = actions.add_parser("show", help="print the log; with --json, a line for each entry")
     show.add_argument("--after", type=int, default=0, metavar="NUMBER", help="from the entry after this one on")
     show.set_defaults(run=_show)
     for action in (verify, show):
