@@ -66,6 +66,18 @@ class RecordError(DatasyncError):
     code = "ROWS_INVALID"
 
 
+class ValueUnfit(RecordError):
+    """The rows do not fit their collection."""
+
+    def __init__(self, row: int, field: str, shown: str, wanted: str, *, fix: str) -> None:
+        super().__init__(f"row {row}, field {field}: {shown} is no {wanted}", fix=fix)
+        self._without = f"row {row}, field {field}: the value is no {wanted}"
+
+    def hiding_value(self) -> RecordError:
+        """The same without the value, for whoever is not who gave it."""
+        return RecordError(self._without, fix=self.fix)
+
+
 class CollectionUnknown(RecordError):
     """The policy has no such collection."""
 

@@ -12,7 +12,14 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from datasync.domain import limits
-from datasync.domain.errors import CollectionUnknown, MessageTooLarge, NotAttached, PolicyMissing, RecordError
+from datasync.domain.errors import (
+    CollectionUnknown,
+    MessageTooLarge,
+    NotAttached,
+    PolicyMissing,
+    RecordError,
+    ValueUnfit,
+)
 from datasync.domain.ids import NodeName
 from datasync.domain.tiers import Place, Tier
 from datasync.handover.machine import NEVER, Account
@@ -43,7 +50,10 @@ class Gateway:
         collection = policy.collections.get(address.collection)
         if collection is None:
             raise CollectionUnknown(f"the policy has no collection {address.collection!r}")
-        batch = to_batch(collection, rows)
+        try:
+            batch = to_batch(collection, rows)
+        except ValueUnfit as error:
+            raise error.hiding_value() from None  # this goes to the log, and the value may be private to its user
         self._serve(turn, address.owner)
         stamp = self._node.stamp(turn.now)
         self._captor(address.owner).capture(turn.tx, policy, address.collection, batch, stamp, turn.now)
