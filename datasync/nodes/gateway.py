@@ -7,6 +7,7 @@ arrive at least once.
 """
 
 import json
+import math
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -83,7 +84,7 @@ def _rows(payload: bytes) -> list[dict[str, Any]]:
     if len(payload) > limits.JSON_BYTES_MAX:
         raise MessageTooLarge(f"{len(payload)} bytes of JSON: send at most {limits.JSON_BYTES_MAX}")
     try:
-        value = json.loads(payload)
+        value = json.loads(payload, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"the payload is no JSON: {error}") from error
     rows = value if isinstance(value, list) else [value]
@@ -92,3 +93,11 @@ def _rows(payload: bytes) -> list[dict[str, Any]]:
     if not 0 < len(rows) <= limits.JSON_ROWS_MAX:
         raise RecordError(f"{len(rows)} rows in one message: send 1 to {limits.JSON_ROWS_MAX}")
     return rows
+
+
+def _finite(text: str) -> float:
+    """Return a number as JSON writes it; Python alone also reads NaN and Infinity, and makes them of 1e999."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is not finite")
+    return number

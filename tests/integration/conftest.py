@@ -122,3 +122,19 @@ def deploy(tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
             return deployment
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def shared_deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with ExitStack() as stack:
+        deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+        stack.callback(deployment.close)
+        deployment.start()
+        yield deployment
+
+
+@pytest.fixture
+def deployment(shared_deployment: Deployment) -> Iterator[Deployment]:
+    """A deployment that is running, without devices at first; the tests of a module share it."""
+    yield shared_deployment
+    shared_deployment.print_logs()

@@ -237,11 +237,15 @@ class Deployment:
                 server.tokens[worker] = registered["token"]
 
     def close(self) -> None:
-        """End every process and broker, and print every log: pytest shows it when the test failed."""
+        """End every process and broker, and print their logs."""
         for place in self.places:
             if place.process is not None:
                 place.kill()
         self._stop_brokers()
+        self.print_logs()
+
+    def print_logs(self) -> None:
+        """Print what the nodes said last: pytest shows it when the test failed."""
         for place in self.places:
             print(f"--- {place.name}\n{place.tail()}")
 
