@@ -1,88 +1,185 @@
-"""The parts of capture by themselves, in one process on one core: where a device's time goes."""
+"""The parts of the path by themselves, in this process and on one core, at 1000-row batches of the demo's rows."""
 
 import secrets
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
 
 from datasync.demo.recordings import COLLECTION, SUBJECTS_MAX, load
 from datasync.demo.run import policy_source
-from datasync.domain.clock import HybridTime, Instant
+from datasync.domain.clock import HybridTime
 from datasync.domain.ids import node_name
 from datasync.domain.tiers import Place
 from datasync.nodes.shell import system_clock
 from datasync.policy import decide
+from datasync.policy.compiled import Policy
 from datasync.policy.loading import load as load_policy
 from datasync.policy.projection import split
-from datasync.security.identity import Role
+from datasync.protocol import segment
+from datasync.security.identity import Identity, Role
 from datasync.security.trust import Authority
 from datasync.security.vault import Vault
-from datasync.store import registers
+from datasync.store import registers, segments
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 from datasync.sync.capture import Captor
-from tests.benchmarks.figures import Figure, figure
+from datasync.sync.receiver import receive
+from tests.benchmarks.figures import MICROSECONDS, ROWS_PER_S, Figure, figure, seconds_each
 
 BATCH = 1_000
-ROUNDS = 50
+ROUNDS = 30
+DECISION_ROUNDS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the parts are measured with: policy, identity, rows, and a place with a database of its own."""
+
+    policy: Policy
+    identity: Identity
+    rows: pa.RecordBatch
+    database: Database
+    vault: Vault
 
 
 def measure(repetitions: int) -> list[Figure]:
-    """Return the rates of split, capture and parsing at 1000-row batches, and of decisions."""
-    now = system_clock()
-    policy = load_policy(policy_source())
-    rows = load(1, SUBJECTS_MAX, start_ms=now.wall_ms).devices[0].rows.slice(0, BATCH)
-    identity = Authority.create("acme", now).enrol(node_name("bench"), Role.DEVICE, now=now)
-    worker = decide.worker(policy, "edge-trainer")
-
-    def decisions() -> None:
-        decide.decide(policy, worker, COLLECTION, "ax", "improve.train")
-
-    def splitting() -> None:
-        split(policy, COLLECTION, rows, subject_key=identity.pseudonym_key, now=now)
-
-    with tempfile.TemporaryDirectory() as folder:
-        database, keys = (Database.open(f"sqlite:///{folder}/{name}.db") for name in ("data", "keys"))
-        vault = Vault(secrets.token_bytes(32), SqlKeyShelf(keys), secrets.token_bytes)
-        captor = Captor(
-            identity.name, Place.DEVICE, vault, identity.stream_key, identity.pseudonym_key, {"region": "here"}
-        )
-        clock = _Clock()
-
-        def capturing() -> None:
-            with database.write() as tx:
-                captor.capture(tx, policy, COLLECTION, rows, clock.next(), now)
-
-        def committing() -> None:
-            with database.write() as tx:
-                registers.put(tx, "bench", clock.next().pack())
-
-        figures = [
-            _figure("split alone, 1000-row batches, one core", splitting, repetitions, BATCH),
-            _figure("commit of an empty change, synchronous=FULL (each a row)", committing, repetitions, 1),
-            _figure("capture: split, sign, encrypt, store durably; one core", capturing, repetitions, BATCH),
-            _figure("policy decisions, one by one (each counted as a row)", decisions, repetitions, 1),
+    """Return the figures of all parts."""
+    with ExitStack() as stack:
+        device, edge = (_bench(stack) for _ in range(2))
+        captured = _captured(device, ROUNDS * repetitions + 1)
+        works = [
+            ("part.split", "split alone: 8 transform steps, 3 layers", BATCH, _splitting(device)),
+            ("part.encode", "2 segments made: Arrow, hash, signature", BATCH, _encoding(device)),
+            ("part.capture", "capture: split, segments, encrypted, committed", BATCH, _capturing(device)),
+            ("part.parse", "2 segments parsed, signatures verified", BATCH, _parsing(captured[0])),
+            ("part.receive", "2 segments received: parsed, encrypted, committed", BATCH, _receiving(edge, captured)),
         ]
-        database.close()
-        keys.close()
-    return figures
+        figures = [
+            figure(key, what, ROWS_PER_S, [rows / each for each in seconds_each(work, ROUNDS, repetitions)])
+            for key, what, rows, work in works
+        ]
+        committing = seconds_each(_committing(device), ROUNDS, repetitions)
+        what = "a commit of one small change, synchronous=FULL"
+        figures.append(figure("part.commit", what, MICROSECONDS, [1e6 * each for each in committing]))
+        return [*figures, *_decisions(device.policy, repetitions)]
 
 
-def _figure(what: str, work: Callable[[], None], repetitions: int, rows: int) -> Figure:
-    work()
-    rates = []
-    for _ in range(max(3, repetitions)):
-        began = time.perf_counter()
-        for _ in range(ROUNDS):
-            work()
-        rates.append(ROUNDS * rows / (time.perf_counter() - began))
-    return figure(what, rates)
+def _bench(stack: ExitStack) -> Bench:
+    now = system_clock()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    database, keys = (
+        stack.enter_context(closing(Database.open(f"sqlite:///{folder}/{n}.db"))) for n in ("data", "keys")
+    )
+    return Bench(
+        load_policy(policy_source()),
+        Authority.create("acme", now).enrol(node_name("bench"), Role.DEVICE, now=now),
+        load(1, SUBJECTS_MAX, start_ms=now.wall_ms).devices[0].rows.slice(0, BATCH),
+        database,
+        Vault(secrets.token_bytes(32), SqlKeyShelf(keys), secrets.token_bytes),
+    )
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self._last = HybridTime(0, 0)
+def _captured(bench: Bench, batches: int) -> list[list[bytes]]:
+    """Return what a device would send of so many batches, a list of signed segments for each."""
+    capture = _capturing(bench)
+    for _ in range(batches):
+        capture()
+    with bench.database.read() as tx:
+        stored = segments.waiting(tx, limit=2 * batches)
+        bodies = segments.bodies(tx, [each.id for each in stored])
+    signed = [bench.vault.decrypt(each.stream, each.key_id, each.seq_first, bodies[each.id]) for each in stored]
+    return [signed[first : first + 2] for first in range(0, len(signed), 2)]
 
-    def next(self) -> HybridTime:
-        self._last = self._last.tick(Instant(0, 0))
-        return self._last
+
+def _splitting(bench: Bench) -> Callable[[], object]:
+    now, subject_key = system_clock(), bench.identity.pseudonym_key
+    return lambda: split(bench.policy, COLLECTION, bench.rows, subject_key=subject_key, now=now)
+
+
+def _encoding(bench: Bench) -> Callable[[], object]:
+    now = system_clock()
+    layers = split(bench.policy, COLLECTION, bench.rows, subject_key=bench.identity.pseudonym_key, now=now)
+    signed = [segment.parse(blob) for blob in _captured(bench, 1)[0]]
+    headers = {each.header.tier: each.header for each in signed}
+    made = [(headers[layer.tier], layer) for layer in layers if layer.tier in headers]
+    keys = {tier: bench.identity.stream_key(COLLECTION, tier, 0) for tier in headers}
+
+    def encode() -> None:
+        for header, layer in made:
+            segment.encode(header, layer.batch, layer.positions, keys[header.tier])
+
+    return encode
+
+
+def _capturing(bench: Bench) -> Callable[[], object]:
+    identity, stamps = bench.identity, _stamps()
+    keys = identity.stream_key, identity.pseudonym_key
+    captor = Captor(identity.name, Place.DEVICE, bench.vault, *keys, {"region": "here"})
+
+    def capture() -> None:
+        with bench.database.write() as tx:
+            captor.capture(tx, bench.policy, COLLECTION, bench.rows, next(stamps), system_clock())
+
+    return capture
+
+
+def _parsing(blobs: list[bytes]) -> Callable[[], object]:
+    return lambda: [segment.parse(blob) for blob in blobs]
+
+
+def _receiving(bench: Bench, captured: list[list[bytes]]) -> Callable[[], object]:
+    arriving, device = iter(captured), bench.identity.name
+
+    def take() -> None:
+        with bench.database.write() as tx:
+            receive(tx, bench.vault, Place.EDGE, device, next(arriving), system_clock())
+
+    return take
+
+
+def _committing(bench: Bench) -> Callable[[], object]:
+    stamps = _stamps()
+
+    def commit() -> None:
+        with bench.database.write() as tx:
+            registers.put(tx, "bench", next(stamps).pack())
+
+    return commit
+
+
+def _decisions(policy: Policy, repetitions: int) -> list[Figure]:
+    """Return the time of one decision, when it is asked for the first time and when it is remembered."""
+    asked = [
+        (worker, COLLECTION, field, purpose)
+        for worker in policy.workers.values()
+        for field in policy.collection(COLLECTION).fields
+        for purpose in sorted(policy.purposes)
+    ]
+
+    def remembered() -> None:
+        for question in asked:
+            decide.decide(policy, *question)
+
+    def first() -> None:
+        policy.memo.clear()
+        remembered()
+
+    rounds = DECISION_ROUNDS // len(asked) + 1
+    return [
+        figure(key, what, MICROSECONDS, [1e6 * each / len(asked) for each in seconds_each(work, rounds, repetitions)])
+        for key, what, work in (
+            ("decision.first", "a policy decision, asked for the first time", first),
+            ("decision.again", "a policy decision, asked again", remembered),
+        )
+    ]
+
+
+def _stamps() -> Iterator[HybridTime]:
+    stamp = HybridTime(0, 0)
+    while True:
+        stamp = stamp.tick(system_clock())
+        yield stamp

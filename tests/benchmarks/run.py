@@ -1,104 +1,86 @@
-"""Benchmarks: ``make bench``. Every figure is measured in this run, on real processes and a real Mosquitto.
+"""Benchmarks: ``make bench``. Every figure is measured in this run: real processes, sockets, Mosquitto, databases.
 
-What is on: split and transforms by the demo's policy (13 fields, 8 transform steps), one signature for each segment
-and message, sealing to the edge, encryption at rest at device and edge, acknowledgement after the edge's commit with
-``synchronous=FULL``, and meanwhile the edge's forwarding to the cloud. No peer is measured beside it yet.
+Measured are the demo's rows under the demo's policy: 13 columns, 8 transform steps, 3 layers, of which 2 leave the
+device. A row is done when the edge has acknowledged both after its commit with synchronous=FULL and the device has
+noted that durably. Meanwhile the edge forwards what is public to the cloud.
 """
 
 import argparse
 import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from datasync.demo.recordings import COLLECTION
-from datasync.demo.town import Node, Town
-from datasync.views.client import open_view
-from tests.benchmarks import parts
-from tests.benchmarks.figures import Figure, figure
-from tests.benchmarks.site import site
+from tests.benchmarks import machine
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.sections import SECTIONS, UNASKED, Found, Scale
+from tests.benchmarks.shares import lines
 
-SINGLE_DEVICES = 8
+FULL = Scale(repetitions=5, batched_rows=200_000, single_rows=800, devices=(1, 8, 64))
+QUICK = Scale(repetitions=1, batched_rows=30_000, single_rows=160, devices=(1, 8))
 
 
 def main() -> int:
-    """Measure everything, print a table, and write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rows and repetitions")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    """Measure, print tables, and write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one repetition, fewer rows and devices")
+    parser.add_argument("--profile", action="store_true", help="also where device and edge spend their time")
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="these sections only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
     said = parser.parse_args()
-    repetitions, rows, single_rows = (1, 20_000, 50) if said.quick else (5, 100_000, 200)
-    load = os.getloadavg()[0]
-    figures = [
-        *parts.measure(repetitions),
-        *_ingest(repetitions, rows, single_rows),
-    ]
-    print(f"{os.cpu_count()} cores, load average {load:.1f} before and {os.getloadavg()[0]:.1f} after")
-    for each in figures:
-        print(
-            f"{each.what:58} {each.rows_per_s:12,.0f} rows/s  ({each.lowest:,.0f} to {each.highest:,.0f}) {each.note}"
-        )
+    wanted = said.only or [name for name in SECTIONS if name not in UNASKED]
+    if said.profile and "profile" not in wanted:
+        wanted.append("profile")
+    conditions = machine.conditions(Path(tempfile.gettempdir()))
+    load_before = os.getloadavg()
+    found = Found(_progress())
+    for name in wanted:
+        SECTIONS[name](QUICK if said.quick else FULL, found)
+    print(__doc__)
+    print("\n".join(f"{name}: {value}" for name, value in conditions.items()))
+    print(f"load average of 1, 5, 15 minutes: {_words(load_before)} before, {_words(os.getloadavg())} after\n")
+    _show(found)
     if said.json is not None:
-        said.json.write_text(json.dumps({"load": load, "figures": [asdict(each) for each in figures]}, indent=2))
+        measured = {"figures": [asdict(each) for each in found.figures], "shares": [asdict(e) for e in found.shares]}
+        said.json.write_text(json.dumps({"conditions": conditions, "load_before": load_before, **measured}, indent=2))
     return 0
 
 
-def _ingest(repetitions: int, rows: int, single_rows: int) -> list[Figure]:
-    batched, single, views, notes = [], [], [], []
-    for number in range(repetitions):
-        _say(f"ingest and views, repetition {number + 1} of {repetitions}")
-        names = ["bulk", *(f"single-{index}" for index in range(SINGLE_DEVICES))]
-        with tempfile.TemporaryDirectory() as folder, site(Path(folder), names) as town:
-            result = _source(town.devices[:1], rows, 1000)
-            batched.append(result["rows"] / result["seconds"])
-            views += _views(town)
-            result = _source(town.devices[1:], single_rows, 1)
-            single.append(result["rows"] / result["seconds"])
-            notes.append((result["p50_ms"], result["p95_ms"]))
-    latency = (
-        f"p50 {statistics.median(n[0] for n in notes):.1f} ms, p95 {statistics.median(n[1] for n in notes):.1f} ms"
-    )
-    return [
-        figure("ingest device → edge, 1000-row batches, 1 device", batched),
-        figure(f"ingest device → edge, single rows, {SINGLE_DEVICES} devices, each acked", single, latency),
-        figure("view over HTTP as Arrow, 1000-row segments, 2 layers", views),
-    ]
+def _show(found: Found) -> None:
+    if found.figures:
+        print(f"{'':76}{'median':>12}        {'least':>12}{'greatest':>12}   load")
+    for each in found.figures:
+        print(_line(each))
+        if each.note:
+            print(f"    {each.note}")
+    for shares in found.shares:
+        print("", *lines(shares), sep="\n")
 
 
-def _source(nodes: Sequence[Node], rows: int, batch: int) -> dict[str, float]:
-    for node in nodes:
-        config = node.config.read_text()
-        node.config.write_text(f"{config}\n[capture]\nflush_rows = {batch}\n")
-    command = [sys.executable, "-m", "tests.benchmarks.source", "--rows", str(rows), "--batch", str(batch), "--config"]
-    done = subprocess.run([*command, *(str(node.config) for node in nodes)], capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+def _line(each: Figure) -> str:
+    numbers = f"{_number(each.median):>12} {each.unit:6} {_number(each.lowest):>12}{_number(each.highest):>12}"
+    return f"{each.what:76}{numbers}  {each.load:5.1f}"
 
 
-def _views(town: Town) -> list[float]:
-    edge = town.edges[0]
-
-    def read() -> int:
-        return open_view(edge.url, edge.tokens["edge-trainer"], COLLECTION, "improve.train").read_all().num_rows
-
-    return [rate(read) for _ in range(3)]
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
 
 
-def rate(work: Callable[[], int]) -> float:
-    """Return rows per second of work that returns how many rows it did."""
-    began = time.perf_counter()
-    count = work()
-    return count / (time.perf_counter() - began)
+def _words(load: tuple[float, float, float]) -> str:
+    return ", ".join(f"{each:.1f}" for each in load)
 
 
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def _progress() -> Callable[[str], None]:
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"[{time.monotonic() - began:4.0f} s] {what}", file=sys.stderr, flush=True)
+
+    return say
 
 
 if __name__ == "__main__":

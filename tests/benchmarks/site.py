@@ -1,16 +1,21 @@
-"""What the benchmarks measure on: the demo's cloud and edge as processes, each with a Mosquitto of its own."""
+"""What the benchmarks measure on: a cloud and one edge as processes, each with a Mosquitto of its own, and devices.
 
-import shutil
+They are enrolled, configured and started as the demo does it. With ``sampled`` the edge runs under the sampler.
+"""
+
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasync.demo.run import WORKERS, policy_source
 from datasync.demo.town import Node, Town
 from datasync.domain.errors import DependencyMissing
+from tests.benchmarks.machine import mosquitto
 
 BROKER = """\
 listener {port} 127.0.0.1
@@ -21,35 +26,63 @@ message_size_limit 17000000
 set_tcp_nodelay true
 """
 LISTEN_S_MAX = 10.0
+HOME = "acme/cbd"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The running processes, and the devices' folders by the devices' names."""
+
+    folder: Path
+    edge: Node
+    cloud: Node
+    devices: dict[str, Node]
+    processes: dict[str, int]
+    """Process ids of the servers and their brokers, by what to call them."""
+
+
+def sampled_command(into: Path | None) -> list[str]:
+    """Return the beginning of a command that runs a module; under the sampler when its result is wanted."""
+    return [sys.executable, *([] if into is None else ["-m", "tests.benchmarks.sampled", str(into)]), "-m"]
 
 
 @contextmanager
-def site(folder: Path, devices: list[str]) -> Iterator[Town]:
-    """Start a town whose devices are at home at the first edge; give it when it is ready."""
-    town = Town(folder, [(name, "acme/cbd") for name in devices])
-    brokers = [_broker(node) for node in town.servers]
+def site(folder: Path, devices: Sequence[str], *, edge_samples: Path | None = None) -> Iterator[Site]:
+    """Start cloud and edge and give them when they are ready; every device's home is the edge."""
+    town = Town(folder, [(name, HOME) for name in devices])
+    del town.edges[1:]
+    brokers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for node in town.servers:
+            brokers[f"broker of the {node.role}"] = _broker(node)
             node.config.write_text(node.config.read_text().replace("embedded://", "mqtt://"))
-        town.start()
+            command = sampled_command(edge_samples if node is town.edges[0] else None)
+            node.run([*command, "datasync.cli.main", node.role.value, "--config", str(node.config)])
         town.open(policy_source(), WORKERS)
-        yield town
+        started = {str(node.role): node.process for node in town.servers if node.process is not None}
+        processes = {name: process.pid for name, process in (started | brokers).items()}
+        yield Site(folder, town.edges[0], town.cloud, dict(zip(devices, town.devices, strict=True)), processes)
     finally:
         town.stop()
-        for broker in brokers:
+        for broker in brokers.values():
             broker.terminate()
             broker.wait()
 
 
 def _broker(node: Node) -> "subprocess.Popen[bytes]":
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    if program is None:
-        raise DependencyMissing("the benchmarks need Mosquitto", fix="apt-get install mosquitto")
     config = node.folder / "mosquitto.conf"
     config.write_text(BROKER.format(port=node.broker_port))
-    process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process = subprocess.Popen(
+            [mosquitto(), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise DependencyMissing("the benchmarks need Mosquitto", fix="apt-get install mosquitto") from error
     deadline = time.monotonic() + LISTEN_S_MAX
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", node.broker_port), timeout=1):
             return process
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
     raise DependencyMissing(f"Mosquitto did not start with {config}")
