@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 from sqlalchemy import delete as sql_delete
 
 from datasync.store import tables
 from datasync.store.statements import upsert
 
 _T = tables.attachments
+_GET = select(_T).where(_T.c.device == bindparam("of_device"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Attachment:
 
 def get(tx: Connection, device: str) -> Attachment | None:
     """Return the device's attachment."""
-    row = tx.execute(select(_T).where(_T.c.device == device)).one_or_none()
+    row = tx.execute(_GET, {"of_device": device}).one_or_none()
     return None if row is None else _attachment(row)
 
 

@@ -17,6 +17,12 @@ from datasync.store.segments import State
 from datasync.store.statements import insert
 
 _T = tables.consents
+_IN_STATE = (
+    select(_T)
+    .where(_T.c.state == bindparam("in_state"))
+    .order_by(_T.c.stream_id, _T.c.purpose)
+    .limit(bindparam("limit"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,7 @@ def of_streams(tx: Connection, streams: Iterable[StreamId], purpose: str | None 
 
 def waiting(tx: Connection, *, limit: int) -> list[Consent]:
     """Return statements still to be sent."""
-    query = select(_T).where(_T.c.state == State.WAITING).order_by(_T.c.stream_id, _T.c.purpose)
-    return [_consent(row) for row in tx.execute(query.limit(limit))]
+    return [_consent(row) for row in tx.execute(_IN_STATE, {"in_state": int(State.WAITING), "limit": limit})]
 
 
 def mark(tx: Connection, consents: Iterable[Consent], state: State) -> None:

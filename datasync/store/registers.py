@@ -3,15 +3,17 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from datasync.store import tables
 from datasync.store.statements import upsert
 
+_GET = select(tables.registers.c.value).where(tables.registers.c.name == bindparam("of_name"))
+
 
 def get(tx: Connection, name: str, default: Any = None) -> Any:
     """Return the register's value, or ``default`` when it was never put."""
-    value = tx.scalar(select(tables.registers.c.value).where(tables.registers.c.name == name))
+    value = tx.scalar(_GET, {"of_name": name})
     return default if value is None else json.loads(value)
 
 

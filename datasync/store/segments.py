@@ -27,6 +27,15 @@ _T = tables.segments
 _COUNTER = "segments"
 _INSERT = insert(_T)
 _INSERT_BODY = insert(tables.bodies)
+_IN_STATE = _T.c.state == bindparam("in_state")
+_OLDEST_AFTER, _NEWEST_AFTER = (
+    select(_T).where(_IN_STATE, _T.c.id > bindparam("after_id")).order_by(order).limit(bindparam("limit"))
+    for order in (_T.c.id, _T.c.id.desc())
+)
+_OLDEST = select(_T.c.id).where(_IN_STATE).order_by(_T.c.id).limit(1)
+_BODIES = select(tables.bodies.c.id, tables.bodies.c.body).where(
+    tables.bodies.c.id.in_(bindparam("ids", expanding=True))
+)
 _MARK = (
     update(_T)
     .where(
@@ -144,13 +153,13 @@ def conceal(tx: Connection, streams: Iterable[StreamId]) -> int:
 
 def waiting(tx: Connection, *, after_id: int = 0, limit: int, newest: bool = False) -> list[StoredSegment]:
     """Return segments still to be sent, ids above ``after_id``, the oldest first or the newest first."""
-    query = select(_T).where(_T.c.state == State.WAITING, _T.c.id > after_id)
-    return _stored(tx, query.order_by(_T.c.id.desc() if newest else _T.c.id).limit(limit))
+    wanted = {"in_state": int(State.WAITING), "after_id": after_id, "limit": limit}
+    return _stored(tx, _NEWEST_AFTER if newest else _OLDEST_AFTER, wanted)
 
 
 def oldest(tx: Connection, state: State) -> int | None:
     """Return the id of the oldest segment in a state."""
-    return tx.scalar(select(_T.c.id).where(_T.c.state == state).order_by(_T.c.id).limit(1))
+    return tx.scalar(_OLDEST, {"in_state": int(state)})
 
 
 def page(tx: Connection, *, after_id: int, limit: int) -> list[StoredSegment]:
@@ -169,8 +178,7 @@ def of_stream(tx: Connection, stream: StreamId, within: RangeSet | None = None) 
 
 def bodies(tx: Connection, ids: Iterable[int]) -> dict[int, bytes]:
     """Return the encrypted bodies by id."""
-    query = select(tables.bodies.c.id, tables.bodies.c.body).where(tables.bodies.c.id.in_(list(ids)))
-    return {row.id: row.body for row in tx.execute(query)}
+    return {row.id: row.body for row in tx.execute(_BODIES, {"ids": list(ids)})}
 
 
 def mark(tx: Connection, stream: StreamId, ranges: RangeSet, state: State, *, from_states: Iterable[State]) -> int:
@@ -280,8 +288,8 @@ def _row(number: int, segment: NewSegment) -> dict[str, Any]:
     }
 
 
-def _stored(tx: Connection, query: Select[Any]) -> list[StoredSegment]:
-    return [_segment(row) for row in tx.execute(query)]
+def _stored(tx: Connection, query: Select[Any], wanted: Mapping[str, Any] | None = None) -> list[StoredSegment]:
+    return [_segment(row) for row in tx.execute(query, wanted)]
 
 
 def _segment(row: Row[Any]) -> StoredSegment:

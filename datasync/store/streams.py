@@ -19,6 +19,10 @@ from datasync.domain.tiers import Tier
 from datasync.store import tables
 
 _T = tables.streams
+_GET = select(_T).where(_T.c.stream_id.in_(bindparam("ids", expanding=True)))
+_OF_DEVICE = (
+    select(_T).where(_T.c.device == bindparam("of_device")).order_by(_T.c.collection, _T.c.tier, _T.c.generation)
+)
 _PUT_HAVE, _PUT_SAFE = (
     update(_T).where(_T.c.stream_id == bindparam("of_stream")).values({column: bindparam("packed")})
     for column in ("have", "safe")
@@ -57,14 +61,13 @@ def add(tx: Connection, stream: Stream, now: Instant) -> None:
 
 def get(tx: Connection, ids: Iterable[StreamId]) -> dict[StreamId, Stream]:
     """Return those of the streams that are known."""
-    found = map(_stream, tx.execute(select(_T).where(_T.c.stream_id.in_(list(ids)))))
+    found = map(_stream, tx.execute(_GET, {"ids": list(ids)}))
     return {stream.stream: stream for stream in found}
 
 
 def of_device(tx: Connection, device: str) -> list[Stream]:
     """Return the device's streams by collection, tier and generation."""
-    query = select(_T).where(_T.c.device == device).order_by(_T.c.collection, _T.c.tier, _T.c.generation)
-    return [_stream(row) for row in tx.execute(query)]
+    return [_stream(row) for row in tx.execute(_OF_DEVICE, {"of_device": device})]
 
 
 def put_have(tx: Connection, ranges: Mapping[StreamId, RangeSet]) -> None:
