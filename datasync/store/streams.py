@@ -61,7 +61,8 @@ def add(tx: Connection, stream: Stream, now: Instant) -> None:
 
 def get(tx: Connection, ids: Iterable[StreamId]) -> dict[StreamId, Stream]:
     """Return those of the streams that are known."""
-    found = map(_stream, tx.execute(_GET, {"ids": list(ids)}))
+    wanted = list(ids)
+    found = map(_stream, tx.execute(_GET, {"ids": wanted})) if wanted else ()
     return {stream.stream: stream for stream in found}
 
 

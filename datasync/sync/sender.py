@@ -33,6 +33,7 @@ class Sender:
         self._live_from: int | None = None
         self._live_seen = 0
         self._backlog_seen = 0
+        self._backlog_left = True
 
     def restart(self) -> None:
         """Begin again from the database: the receiver changed, or this node restarted."""
@@ -41,7 +42,7 @@ class Sender:
         self.look_again()
 
     def look_again(self) -> None:
-        """Look for waiting segments from the beginning: some may wait that were passed over before."""
+        """Look for waiting segments from the beginning: some may wait again that were passed over before."""
         self._live_from = None
 
     def due(self, tx: Connection, now: Instant) -> list[list[StoredSegment]]:
@@ -50,10 +51,12 @@ class Sender:
             newest = segments.waiting(tx, after_id=0, limit=1, newest=True)
             self._live_from = self._live_seen = newest[0].id if newest else 0
             self._backlog_seen = 0
+            self._backlog_left = True
         overdue = sorted((self._flying[key] for key in self._window.overdue(now)), key=lambda each: each.id)
         whole = list(batches(overdue))
         whole += self._fresh(tx, now, live=True)
-        whole += self._fresh(tx, now, live=False)
+        if self._backlog_left:
+            whole += self._fresh(tx, now, live=False)
         return pack(whole)
 
     def acknowledge(self, durable: Mapping[StreamId, RangeSet]) -> None:
@@ -80,12 +83,10 @@ class Sender:
         reserve_bytes = 0 if live else self._window_bytes // 2
         taken: list[list[StoredSegment]] = []
         while self._has_room(reserve_bytes):
-            page = self._page(tx, live=live)
-            if not page:
-                break
+            page, is_last = self._page(tx, live=live)
             for batch in page:
                 if not self._has_room(reserve_bytes):
-                    break
+                    return taken
                 if batch[0].id not in self._flying:
                     self._fly(batch, now)
                     taken.append(batch)
@@ -93,15 +94,21 @@ class Sender:
                     self._live_seen = batch[-1].id
                 else:
                     self._backlog_seen = batch[-1].id
+            if is_last:
+                self._backlog_left &= live
+                break
         return taken
 
-    def _page(self, tx: Connection, *, live: bool) -> list[list[StoredSegment]]:
-        """Return the next whole batches of the live part or of the backlog."""
+    def _page(self, tx: Connection, *, live: bool) -> tuple[list[list[StoredSegment]], bool]:
+        """Return the next whole batches of the live part or of the backlog, and whether there are no more of it."""
         found = segments.waiting(tx, after_id=self._live_seen if live else self._backlog_seen, limit=LOOK_AHEAD)
-        whole = list(batches(found))
-        if len(found) == LOOK_AHEAD:
+        whole, is_last = list(batches(found)), len(found) < LOOK_AHEAD
+        if not is_last:
             whole.pop()  # it may go on beyond what was looked at
-        return whole if live else [batch for batch in whole if batch[-1].id <= (self._live_from or 0)]
+        if live:
+            return whole, is_last
+        old = [batch for batch in whole if batch[-1].id <= (self._live_from or 0)]
+        return old, is_last or len(old) < len(whole)
 
     def _drop(self, keys: list[int]) -> None:
         self._window.drop(keys)
