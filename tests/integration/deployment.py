@@ -183,10 +183,17 @@ class Server(Place):
 class Wanderer(Place):
     """A device, whose process runs a small program; see :mod:`tests.integration.wanderer`."""
 
-    @property
-    def halt(self) -> Path:
-        """While this file is there the program neither records nor moves."""
-        return self.folder / "halt"
+    def tell(self, *, halt: bool) -> None:
+        """Have the program neither record nor move, or go on."""
+        (self.folder / "halted").unlink(missing_ok=True)
+        if halt:
+            (self.folder / "halt").touch()
+        else:
+            (self.folder / "halt").unlink()
+
+    def is_halted(self) -> bool:
+        """Whether the program has obeyed, and all that it recorded is durable."""
+        return (self.folder / "halted").exists()
 
     def is_at_work(self) -> bool:
         promised = self.folder / "promised"
@@ -258,6 +265,12 @@ class Deployment:
             if time.monotonic() > deadline:
                 raise AssertionError(f"waited {seconds_max:.0f} s for {what} in vain")
             time.sleep(POLL_S)  # other processes are at work: there is nothing to wait on but the clock
+
+    def halt(self) -> None:
+        """Return when no device's program records or moves any more."""
+        for device in self.devices:
+            device.tell(halt=True)
+        self.until(lambda: all(device.is_halted() for device in self.devices), "the devices to halt")
 
     def device(self, name: str, home: NodeName = CBD, *program: str) -> Wanderer:
         """Enrol and configure a device; ``program`` are more words of its command."""

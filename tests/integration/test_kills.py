@@ -64,8 +64,7 @@ def roam(deployment: Deployment, devices: int, victims: Sequence[Role]) -> None:
         device.start()
     reaper = Reaper(deployment, SEED)
     reaper.run(victims)
-    for device in deployment.devices:
-        device.halt.touch()
+    deployment.halt()
     verdict.settle(deployment, DRAIN_S_MAX)
     total = verdict.check(deployment)
     kills = ", ".join(f"{count} times {role}" for role, count in reaper.kills.items())

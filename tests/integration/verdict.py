@@ -145,7 +145,7 @@ def _check_edges(deployment: Deployment, device: Wanderer, count: int) -> None:
 
 def _check_edge_view(deployment: Deployment, device: Wanderer, count: int) -> None:
     edge = deployment.edges[device.whereabouts().edge]
-    seen = [row for row in view(edge, rows.EDGE_WORKER) if row["label"].startswith(f"{device.name}/")]
+    seen = [row for row in view(edge, rows.EDGE_WORKER) if row.get("label", "").startswith(f"{device.name}/")]
     expected = [form for n in range(count) if (form := rows.edge_view(device.identity, n)) is not None]
     _same(f"the view of {device.name} at {edge.name}", _by_label(seen), _by_label(expected))
 

@@ -2,7 +2,7 @@
 
 It may be killed at any moment and started again; it goes on from what is durable. What ``record(wait=True)`` said to
 be durable it notes in a file of its own, and it ends with an error if that was not so after a restart. While its
-folder has a file ``halt`` it neither records nor moves. On SIGTERM it ends.
+folder has a file ``halt`` it neither records nor moves, and says so with a file ``halted``. On SIGTERM it ends.
 """
 
 import argparse
@@ -30,6 +30,7 @@ class Wanderer:
         self._device = device
         self._name = device.whereabouts.device
         self._halt = folder / "halt"
+        self._halted = folder / "halted"
         self._promised = folder / "promised"
         self._chance = random.Random(f"{seed} {self._name} {os.getpid()}")
         self._move_share = move_share
@@ -44,6 +45,8 @@ class Wanderer:
             raise AssertionError(f"{promised} rows were said to be durable, {number} are")
         while not self.told.wait(self._chance.uniform(0.02, 0.12)):
             if self._halt.exists():
+                self._device.flush()
+                self._halted.touch()
                 continue
             if self._chance.random() < self._move_share:
                 self._move()
