@@ -7,8 +7,10 @@ whereabouts.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
+from datasync.domain import limits
 from datasync.domain.errors import HandoverError, NotAttached, PolicyMissing, RecordError
 from datasync.domain.ids import HandoverId, NodeName, StreamId
 from datasync.domain.ranges import RangeSet
@@ -82,9 +84,9 @@ class DeviceNode(Node):
         self._beacons: Beacons = {} if beacons is None else beacons
         self._attach_due_ms = self._hint_due_ms = self._consent_due_ms = 0
         identity = kit.identity
-        self._captor = Captor(
-            self.name, self.place, kit.vault, identity.stream_key, identity.pseudonym_key, settings.meta
-        )
+        remember = lru_cache(limits.STREAMS_PER_DEVICE_MAX)  # to derive a key costs more than to sign with it
+        keys = remember(identity.stream_key), remember(identity.pseudonym_key)
+        self._captor = Captor(self.name, self.place, kit.vault, *keys, settings.meta)
         self.on(Beacon, self._on_beacon, Role.EDGE)
         self.on(Ready, self._on_ready, Role.EDGE)
         self.on(Refused, self._on_refused, Role.EDGE)

@@ -60,7 +60,7 @@ class Captor:
         first = _next(known.values())
         last = first + batch.num_rows - 1
         heads: dict[str, str] = registers.get(tx, f"heads:{self.device}:{collection}", {})
-        new = []
+        new, have = [], {}
         for layer in layers:
             if layer.tier > self.place.highest_tier:
                 continue
@@ -70,8 +70,9 @@ class Captor:
             made = segment.encode(header, layer.batch, layer.positions, key)
             heads[stream.stream] = made.hash
             new.append(seal(self.vault, made, self._state(layer.tier), now))
-            streams.put_have(tx, {stream.stream: stream.have.add(first, last)})
+            have[stream.stream] = stream.have.add(first, last)
         segments.append(tx, new)
+        streams.put_have(tx, have)
         registers.put(tx, f"heads:{self.device}:{collection}", heads)
         return first, last
 
@@ -147,9 +148,9 @@ def _time_range(policy: Policy, collection: str, batch: pa.RecordBatch) -> tuple
     column = policy.collections[collection].time
     if column is None or column not in batch.schema.names or not pa.types.is_timestamp(batch.column(column).type):
         return None, None
-    times_ms = batch.column(column).cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
-    bounds = pc.min_max(times_ms).as_py()
-    return bounds["min"], bounds["max"]
+    bounds = pc.min_max(batch.column(column))
+    first_us, last_us = bounds["min"].value, bounds["max"].value
+    return (None, None) if first_us is None else (first_us // 1_000, last_us // 1_000)
 
 
 def _next(same_collection: Iterable[Stream]) -> int:
