@@ -61,9 +61,11 @@ class Gathering:
         return pending.rows >= self._flush_rows or now.steady_ms >= pending.since_ms + self._flush_ms
 
     def _cut(self, collection: str, pending: _Pending) -> Gathered:
-        table = pa.Table.from_batches(pending.batches).combine_chunks()
-        batches = tuple(piece for batch in table.to_batches() for piece in pieces(batch, self._flush_rows))
-        return Gathered(collection, batches, tuple(pending.tickets))
+        batches = pending.batches
+        if any(batch.num_rows < self._flush_rows for batch in batches[:-1]):
+            whole = pa.Table.from_batches(batches).combine_chunks().to_batches()
+            batches = [piece for batch in whole for piece in pieces(batch, self._flush_rows)]
+        return Gathered(collection, tuple(batches), tuple(pending.tickets))
 
 
 def pieces(batch: pa.RecordBatch, rows_max: int) -> Iterator[pa.RecordBatch]:
