@@ -35,7 +35,7 @@ AT_EDGE, AT_CLOUD = (State.WAITING,), (State.WAITING, State.DURABLE)
 class Recorder:
     """One device, and the program that records with it."""
 
-    def __init__(self, device: Device, database: Path, rows: pa.Table) -> None:
+    def __init__(self, device: Device, database: Path, rows: pa.RecordBatch) -> None:
         self.latencies_ms: list[float] = []
         self.at_edge_s = 0.0
         self._device = device
@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, required=True, help="of each device")
     parser.add_argument("--batch", type=int, required=True)
     said = parser.parse_args()
-    rows = pa.Table.from_batches([load(1, SUBJECTS_MAX, start_ms=START_MS).devices[0].rows])
+    rows = load(1, SUBJECTS_MAX, start_ms=START_MS).devices[0].rows
     with ExitStack() as stack:
         recorders = []
         for config in said.configs:

@@ -15,9 +15,10 @@ from typing import Any
 from tests.benchmarks.stages import IDLE, Stages
 
 INTERVAL_S = 0.003
-SWITCH_S = 20e-6
+SWITCH_S = 300e-6
 """How long the sampler waits before it asks for the interpreter's lock. With Python's 5 ms it would mostly see threads
-where they give the lock away by themselves, in SQLite or in a signature, and hardly ever in Python code."""
+where they give the lock away by themselves, in SQLite or in a signature; a much shorter time makes threads that wait
+for the lock use the processor."""
 
 NODE_THREAD = "node_"
 """How the shell names the thread in which the node's transactions run."""

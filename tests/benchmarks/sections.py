@@ -101,7 +101,7 @@ def _profile(scale: Scale, found: Found) -> None:
     found.say(f"where the time goes: {BATCH}-row batches")
     found.shares += shares.measure(f"{BATCH}-row batches", 1, 2 * scale.batched_rows, BATCH)
     found.say("where the time goes: single rows")
-    found.shares += shares.measure("single rows, 8 devices", 8, scale.single_rows // 8, 1)
+    found.shares += shares.measure("single rows", 1, scale.single_rows // 2, 1)
 
 
 @contextmanager
