@@ -38,6 +38,18 @@ class PostgresCluster:
 
     def start(self) -> None:
         self._run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", f"--username={SUPERUSER}")
+        self._begin()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """While the block runs, the server is down; it goes as if it had crashed."""
+        self._run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
+        try:
+            yield
+        finally:
+            self._begin()
+
+    def _begin(self) -> None:
         options = f"-k {self._folder} -c listen_addresses='' -c max_connections=200 -c shared_buffers=32MB"
         self._run("pg_ctl", "start", "--wait", "--silent", "--log", str(self._folder / "log"), "--options", options)
 

@@ -56,8 +56,8 @@ class NodeBackend:
     def ready(self) -> list[str]:
         """Return the codes of what keeps the node from serving."""
         missing = [] if self._shell.started.is_set() else ["STARTING"]
-        if self._shell.store_lost:
-            missing.append("STORE_FAILED")
+        if self._shell.trouble:
+            missing.append(self._shell.trouble)
         if self.policy() is None:
             missing.append("POLICY_MISSING")
         missing += [f"LINK_DOWN_{name.upper()}" for name in self._shell.node.subscriptions if not self._is_up(name)]

@@ -73,7 +73,7 @@ def opened(config: NodeConfig, role: Role) -> Iterator[Opened]:
     """Open what a node stands on. Raises ConfigError and StoreError."""
     identity = Identity.load(config.identity)
     if identity.role is not role:
-        raise ConfigError(f"{identity.name} is a {identity.role}, not a {role}", where=str(config.identity))
+        raise ConfigError(f"{identity.name} is enrolled as {identity.role}, not as {role}", where=str(config.identity))
     trust = Trust.load(config.trust)
     node_key = load_or_create_node_key(config.node_key, os.urandom)
     keys = Database.open(config.keys, exclusive=True)

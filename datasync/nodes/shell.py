@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from prometheus_client import CollectorRegistry
 
@@ -34,7 +34,7 @@ INPUTS_MAX = 512
 BACKLOG_MAX = 4_096
 """Messages that wait for a link; beyond it they are dropped, and sent again when their time comes."""
 
-STORE_RETRY_S = 1.0
+RETRY_S = 1.0
 FAILURE_PAUSE_S = 0.1
 FAILURE_LOG_S = 10.0
 
@@ -46,7 +46,7 @@ def system_clock() -> Instant:
     return Instant(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)
 
 
-def _is_away(error: Exception) -> bool:
+def _is_away(error: Exception) -> TypeGuard[StoreError]:
     """Whether it is the database that failed, and the same may succeed when it is back."""
     return isinstance(error, StoreError) and not isinstance(error, StoreRefused)
 
@@ -100,8 +100,8 @@ class Shell:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node")
         self.node = build()
         self.started = asyncio.Event()
-        self.store_lost = False
-        """Whether the database could not be used the last time."""
+        self.trouble = ""
+        """The code of what keeps the node from its work: its database is away, or it fails whatever it is given."""
 
     async def run(self) -> None:
         """Run until cancelled; what was taken in is committed or forgotten, never half done."""
@@ -167,9 +167,8 @@ class Shell:
 
     async def _wait_for_store(self, tasks: asyncio.TaskGroup, taken: list[_Given], error: Exception) -> None:
         """The database is away or full: nothing was done, so everything is done again when it is back."""
-        self._lose_store(error)
         self._give_back(self._suspects(taken))
-        await asyncio.sleep(STORE_RETRY_S)
+        await self._pause(error)
         await self._begin(tasks)
 
     async def _recover(self, tasks: asyncio.TaskGroup, taken: list[_Given], error: Exception) -> None:
@@ -185,7 +184,7 @@ class Shell:
             for culprit in suspects:
                 self._answer(culprit.ticket, NodeFailed("the node failed on this; its log says how"))
                 culprit.acknowledge()
-        await asyncio.sleep(FAILURE_PAUSE_S if suspects else STORE_RETRY_S)
+        await asyncio.sleep(FAILURE_PAUSE_S if suspects else RETRY_S)
         await self._begin(tasks)
 
     def _suspects(self, taken: list[_Given]) -> list[_Given]:
@@ -199,17 +198,16 @@ class Shell:
         self._inputs.extendleft(reversed(suspects))
 
     async def _begin(self, tasks: asyncio.TaskGroup) -> None:
-        """Build the node from the database, as often as it takes for the database to be there."""
+        """Build the node from the database; one that worked before is tried again for as long as it takes."""
         while True:
             node = self._build()
             try:
                 effects = await self._turn(node.start)
                 break
-            except StoreError as error:
-                if not _is_away(error):
+            except Exception as error:
+                if not _is_away(error) and not self.started.is_set():
                     raise
-                self._lose_store(error)
-                await asyncio.sleep(STORE_RETRY_S)
+                await self._pause(error)
         self.node = node
         self._keep_links(tasks, effects)
         changes = [_Given(LinkChange(name, up=True)) for name in sorted(self.links_up)]
@@ -218,10 +216,13 @@ class Shell:
         self._careful += len(changes) if self._careful else 0
         self._awake.set()
 
-    def _lose_store(self, error: Exception) -> None:
-        if not self.store_lost:
-            _log.error("%s; trying again until it is there", error)
-        self.store_lost = True
+    async def _pause(self, error: Exception) -> None:
+        """Wait before the next attempt; say why, the first time."""
+        code = error.code if _is_away(error) else NodeFailed.code
+        if code != self.trouble:
+            _log.error("%s: trying again until it passes", error, exc_info=None if _is_away(error) else error)
+        self.trouble = code
+        await asyncio.sleep(RETRY_S)
 
     def _log_failure(self, suspects: list[_Given], error: Exception) -> None:
         now_s = time.monotonic()
@@ -235,9 +236,9 @@ class Shell:
     async def _turn(self, work: Callable[[Any, Instant], Effects]) -> Effects:
         loop = asyncio.get_running_loop()
         effects = await loop.run_in_executor(self._thread, self._commit, work)
-        if self.store_lost:
-            _log.warning("the database is there again")
-            self.store_lost = False
+        if self.trouble:
+            _log.warning("%s has passed", self.trouble)
+            self.trouble = ""
         for each in effects.send:
             self._post(each)
         for ticket, answer in effects.answers.items():

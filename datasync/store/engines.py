@@ -74,7 +74,9 @@ def readers(url: URL) -> Engine:
         _on_connect(engine, _set_up_sqlite, query_only=True)
         _begin_with(engine, "BEGIN DEFERRED")
     else:
-        engine = _engine(url, pool_size=READERS_MAX, max_overflow=0, isolation_level="REPEATABLE READ")
+        # Pinged before use: a server that was restarted meanwhile costs no reader its answer.
+        options = {"isolation_level": "REPEATABLE READ", "pool_pre_ping": True}
+        engine = _engine(url, pool_size=READERS_MAX, max_overflow=0, **options)
         _on_connect(engine, _set_up_postgres, read_only=True, exclusive=False)
     return engine
 
