@@ -2,6 +2,9 @@
 
 What came in a handover was stored as it came, still sealed; it is verified here before it goes anywhere. What does
 not verify is kept back and counted: it is nobody's data.
+
+What the cloud has is told to the devices now and then, in one message for all of it: nothing waits for that word, and
+one that is lost with this edge is asked for again.
 """
 
 from datasync.domain.errors import BodyDamaged, KeyUnavailable, MessageError, SegmentInvalid
@@ -20,6 +23,9 @@ from datasync.store import consents, segments, streams
 from datasync.store.segments import State, StoredSegment
 from datasync.sync.sender import Sender
 
+TELL_MS = 100
+"""How long a device may have to wait for the word that something is safe."""
+
 
 class Forwarding:
     """What one edge owes the cloud."""
@@ -28,6 +34,8 @@ class Forwarding:
         self._node = node
         self.sender = Sender(node.kit.window_bytes, node.kit.retry_ms)
         self._consents_due_ms = 0
+        self._safe: dict[NodeName, dict[StreamId, RangeSet]] = {}
+        self._tell_due_ms = 0
         node.on(Stored, self._on_stored, Role.CLOUD)
 
     def duties(self, turn: Turn, cloud: Peer) -> None:
@@ -44,6 +52,7 @@ class Forwarding:
             self._send(turn, cloud, Forward(segments=[], consents=statements))
         if waiting:
             turn.effects.wake(self._consents_due_ms)
+        self._tell(turn)
 
     def _send(self, turn: Turn, cloud: Peer, forward: Forward) -> None:
         self._node.send_sealed(turn, BACKBONE, topics.cloud_in(self._node.name), cloud, forward)
@@ -70,26 +79,32 @@ class Forwarding:
     def _on_stored(self, turn: Turn, peer: Peer, stored: Stored) -> None:
         self.sender.acknowledge(stored.durable)
         known = streams.get(turn.tx, stored.durable)
-        by_device: dict[NodeName, dict[StreamId, RangeSet]] = {}
+        if not self._safe:
+            self._tell_due_ms = turn.now.steady_ms + TELL_MS
         for stream, ranges in stored.durable.items():
             if (here := known.get(stream)) is None:
                 continue
             segments.mark(turn.tx, stream, ranges, State.SAFE, from_states=[State.WAITING])
             streams.put_safe(turn.tx, {stream: here.safe | ranges})
             if here.device is not None:
-                by_device.setdefault(NodeName(here.device), {})[stream] = ranges
+                told = self._safe.setdefault(NodeName(here.device), {})
+                told[stream] = told.get(stream, RangeSet()) | ranges
         keys = {(each.stream, each.purpose, each.stamp) for each in stored.consents}
-        waiting = consents.waiting(turn.tx, limit=1024)
+        waiting = consents.waiting(turn.tx, limit=1024) if keys else []
         done = [each for each in waiting if (each.stream, each.purpose, each.stamp.pack()) in keys]
         consents.mark(turn.tx, done, State.SAFE)
-        for device, safe in by_device.items():
-            self._tell_safe(turn, device, safe)
 
-    def _tell_safe(self, turn: Turn, device: NodeName, safe: dict[StreamId, RangeSet]) -> None:
-        account = accounts.load(turn.tx, device)
-        if account.state is EdgeState.ACTIVE and account.token:
-            ack = Ack(incarnation=account.served[0], epoch=account.served[1], durable={}, safe=safe)
-            self._node.send(turn, DEVICES, topics.device_down(device), ack)
+    def _tell(self, turn: Turn) -> None:
+        """Tell devices what is safe, if it is time."""
+        if self._safe and turn.now.steady_ms < self._tell_due_ms:
+            turn.effects.wake(self._tell_due_ms)
+            return
+        for device, safe in self._safe.items():
+            account = accounts.load(turn.tx, device)
+            if account.state is EdgeState.ACTIVE and account.token:
+                ack = Ack(incarnation=account.served[0], epoch=account.served[1], durable={}, safe=safe)
+                self._node.send(turn, DEVICES, topics.device_down(device), ack)
+        self._safe.clear()
 
 
 def check_same(arrived: segment.Segment, each: StoredSegment) -> None:

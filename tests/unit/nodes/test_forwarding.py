@@ -1,0 +1,77 @@
+"""Forwarding: what an edge owes the cloud, and the word that the cloud has it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datasync.nodes.forwarding import TELL_MS
+from datasync.nodes.node import Record
+from datasync.policy.loading import load
+from datasync.policy.projection import to_batch
+from datasync.protocol import envelope, topics
+from datasync.protocol.messages import Ack, AnyMessage, decode
+from datasync.store import segments
+from datasync.store.segments import State
+from tests.unit.nodes.wire import CBD, CLOUD, POLICY, WATCH, Wire, wire
+
+BATCH = 100
+"""As many rows as the device makes a batch of at once."""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Iterator[Wire]:
+    with wire(tmp_path) as made:
+        yield made
+
+
+def record_batches(net: Wire, count: int) -> None:
+    """Record full batches, all at one moment."""
+    collection = load(POLICY).collection("steps")
+    for first in range(0, count * BATCH, BATCH):
+        rows = to_batch(collection, [{"number": number} for number in range(first, first + BATCH)])
+        net.give(WATCH, Record(1, "steps", rows))
+
+
+def told(net: Wire) -> list[AnyMessage]:
+    """Return what was sent down to the device."""
+    trust, topic = net.nodes[CBD].kit.trust, topics.device_down(WATCH)
+    down = [each.payload for each in net.sent if each.topic == topic]
+    return [decode(envelope.verify(each, topic, trust, net.now, bytes_max=1 << 20).body) for each in down]
+
+
+def count(net: Wire, state: State) -> int:
+    with net.nodes[WATCH].database.read() as tx:
+        return segments.count(tx, [state])
+
+
+def test_the_device_is_told_of_all_that_is_safe_in_one_message(net: Wire) -> None:
+    record_batches(net, 3)
+    assert net.count("received", "forward") == 3
+    assert count(net, State.DURABLE) == 3  # the public layers: in the cloud already, but the device has not heard
+    net.sent.clear()
+    net.wait(TELL_MS, step_ms=TELL_MS)
+    (ack,) = told(net)
+    assert isinstance(ack, Ack)
+    assert not ack.durable
+    assert [len(ranges) for ranges in ack.safe.values()] == [3 * BATCH]
+    assert count(net, State.DURABLE) == 0
+
+
+def test_a_word_that_is_lost_with_the_edge_is_asked_for_again(net: Wire) -> None:
+    record_batches(net, 1)
+    net.restart(CBD)
+    net.wait(TELL_MS, step_ms=TELL_MS)
+    assert count(net, State.DURABLE) == 1
+    net.wait(10_000)
+    assert count(net, State.DURABLE) == 0
+
+
+def test_what_the_cloud_does_not_answer_is_sent_again(net: Wire) -> None:
+    net.lose = lambda each: each.topic == topics.edge_in(CBD, CLOUD)
+    record_batches(net, 1)
+    assert count(net, State.DURABLE) == 1
+    net.lose = lambda each: False
+    net.wait(5_000)
+    assert net.count("stored", "duplicates") == 1
+    assert count(net, State.DURABLE) == 0
