@@ -6,20 +6,26 @@ Each is signed with its stream's key, so that whoever passes it on need not be b
 from collections.abc import Iterable, Mapping
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Connection
 
+from datasync.domain import limits
 from datasync.domain.clock import HybridTime
-from datasync.domain.errors import SignatureInvalid
+from datasync.domain.errors import MessageError, SignatureInvalid
 from datasync.domain.ids import StreamId, stream_id
-from datasync.domain.tiers import Place
+from datasync.domain.tiers import Place, Tier
+from datasync.nodes.node import Node, Turn
 from datasync.protocol import cbor
 from datasync.protocol.parts import ConsentKey, ConsentStatement
-from datasync.store import consents
+from datasync.store import consents, registers, streams
 from datasync.store.consents import Consent
 from datasync.store.segments import State
 from datasync.store.streams import Stream
+from datasync.sync.capture import own_streams
 from datasync.sync.receiver import arrival_state
+
+_SAID = "said"
+"""By purpose, what the device's subject said last, and when."""
 
 
 def take_consents(
@@ -27,11 +33,15 @@ def take_consents(
 ) -> list[ConsentKey]:
     """Store the statements of known streams and return which those are; the others are to be sent again.
 
-    Raises SignatureInvalid when one was not signed by its stream; then none was stored.
+    ``known`` are the streams of one device, or at the cloud those that are spoken of. Raises SignatureInvalid when a
+    statement was not signed by its stream, and MessageError when there would be too many; then none was stored.
     """
     ours = [each for each in statements if stream_id(each.public_key) in known]
     for each in ours:
         _verify(each)
+    said = {(each.stream, each.purpose) for each in consents.of_streams(tx, known)} if ours else set()
+    if len(said | {(stream_id(each.public_key), each.purpose) for each in ours}) > limits.CONSENTS_PER_DEVICE_MAX:
+        raise MessageError(f"over {limits.CONSENTS_PER_DEVICE_MAX} consents", fix="use the purposes of the policy")
     taken = []
     for each in ours:
         stream = known[stream_id(each.public_key)]
@@ -40,15 +50,60 @@ def take_consents(
     return taken
 
 
-def as_stored(stream: StreamId, statement: ConsentStatement, state: State) -> Consent:
+def statement(stream: Stream, key: Ed25519PrivateKey, purpose: str, given: bool, stamp: HybridTime) -> ConsentStatement:
+    """Return what the subject decided for a stream, signed with the stream's key."""
+    unsigned = ConsentStatement(
+        public_key=stream.public_key, purpose=purpose, given=given, stamp=stamp.pack(), signature=bytes(64)
+    )
+    return unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes())})
+
+
+class Voice:
+    """What a device's subject said, for every stream that the device has and for those that it opens later."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._repeated: set[str] = set()
+
+    def say(self, turn: Turn, purpose: str, given: bool) -> None:
+        """Allow a purpose, or no longer allow it, from now on."""
+        stamp = self._node.stamp(turn.now).pack()
+        registers.put(turn.tx, _SAID, registers.get(turn.tx, _SAID, {}) | {purpose: [given, stamp]})
+        for stream in streams.of_device(turn.tx, self._node.name):
+            self._state(turn, stream, purpose, given, stamp)
+
+    def repeat(self, turn: Turn, collection: str) -> None:
+        """Say again, for the streams of a collection that rows were captured of, what was said before they were."""
+        if collection in self._repeated:
+            return
+        self._repeated.add(collection)
+        for stream in own_streams(turn.tx, self._node.name, collection).values():
+            for purpose, (given, stamp) in registers.get(turn.tx, _SAID, {}).items():
+                self._state(turn, stream, purpose, given, stamp)
+
+    def forget(self) -> None:
+        """Under another policy a collection may have other streams."""
+        self._repeated.clear()
+
+    def _state(self, turn: Turn, stream: Stream, purpose: str, given: bool, stamp: int) -> None:
+        key = self._node.kit.identity.stream_key(stream.collection, stream.tier, stream.generation)
+        unsigned = ConsentStatement(
+            public_key=stream.public_key, purpose=purpose, given=given, stamp=stamp, signature=bytes(64)
+        )
+        statement = unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes())})
+        state = State.LOCAL if stream.tier is Tier.USER_PRIVATE else State.WAITING
+        consents.put(turn.tx, as_stored(stream.stream, statement, state))
+
+
+def as_stored(stream: StreamId, said: ConsentStatement, state: State) -> Consent:
     """Return a statement as the store keeps it."""
-    stamp, signed = HybridTime.unpack(statement.stamp), cbor.dumps(statement.model_dump())
-    return Consent(stream, statement.purpose, statement.given, stamp, signed, state)
+    stamp, signed = HybridTime.unpack(said.stamp), cbor.dumps(said.model_dump())
+    return Consent(stream, said.purpose, said.given, stamp, signed, state)
 
 
-def _verify(statement: ConsentStatement) -> None:
+def _verify(said: ConsentStatement) -> None:
     try:
-        key = Ed25519PublicKey.from_public_bytes(statement.public_key)
-        key.verify(statement.signature, statement.signed_bytes())
+        key = Ed25519PublicKey.from_public_bytes(said.public_key)
+        key.verify(said.signature, said.signed_bytes())
     except (InvalidSignature, ValueError) as error:
-        raise SignatureInvalid(f"the consent for {statement.purpose!r} is not signed by its stream") from error
+        raise SignatureInvalid(f"the consent for {said.purpose!r} is not signed by its stream") from error

@@ -18,7 +18,7 @@ from datasync.domain.tiers import Place, Tier
 from datasync.handover import whereabouts
 from datasync.handover.states import DeviceState
 from datasync.handover.whereabouts import Whereabouts, Wish
-from datasync.nodes.consenting import as_stored
+from datasync.nodes.consenting import Voice
 from datasync.nodes.doubt import Doubt
 from datasync.nodes.node import Activate, ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
@@ -79,6 +79,7 @@ class DeviceNode(Node):
         self._gathering = Gathering(settings.flush_rows, settings.flush_ms)
         self._sender = Sender(kit.window_bytes, kit.retry_ms)
         self._doubt = Doubt()
+        self._voice = Voice(self)
         self._here = Whereabouts(self.name)
         self._up: set[str] = set()
         self._beacons: Beacons = {} if beacons is None else beacons
@@ -127,7 +128,8 @@ class DeviceNode(Node):
                 self._wish(turn, target, planned)
                 turn.effects.answers[ticket] = None
             case ConsentInput(ticket, purpose, given):
-                self._consent(turn, purpose, given)
+                self._voice.say(turn, purpose, given)
+                self._consent_due_ms = turn.now.steady_ms
                 turn.effects.answers[ticket] = None
             case Activate(ticket, source):
                 turn.effects.answers[ticket] = self._change_policy(turn, source, b"")
@@ -166,6 +168,7 @@ class DeviceNode(Node):
                 stamp = self.stamp(turn.now)
                 self._captor.capture(turn.tx, self.policy, gathered.collection, batch, stamp, turn.now)
                 turn.count("captured", gathered.collection, batch.num_rows)
+            self._voice.repeat(turn, gathered.collection)
             turn.effects.answers.update(dict.fromkeys(gathered.tickets))
 
     def _upload(self, turn: Turn) -> None:
@@ -368,18 +371,6 @@ class DeviceNode(Node):
 
     # --- consent and policy
 
-    def _consent(self, turn: Turn, purpose: str, given: bool) -> None:
-        stamp = self.stamp(turn.now)
-        for stream in streams.of_device(turn.tx, self.name):
-            key = self.kit.identity.stream_key(stream.collection, stream.tier, stream.generation)
-            unsigned = ConsentStatement(
-                public_key=stream.public_key, purpose=purpose, given=given, stamp=stamp.pack(), signature=bytes(64)
-            )
-            statement = unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes())})
-            state = State.LOCAL if stream.tier is Tier.USER_PRIVATE else State.WAITING
-            consents.put(turn.tx, as_stored(stream.stream, statement, state))
-        self._consent_due_ms = turn.now.steady_ms
-
     def _send_consents(self, turn: Turn) -> None:
         waiting = consents.waiting(turn.tx, limit=256)
         if not waiting or self._here.edge is None:
@@ -408,6 +399,7 @@ class DeviceNode(Node):
         """Adopt a policy; what was recorded under the one before is captured under it."""
         self.check_policy(source)
         self._capture(turn, self._gathering.take(turn.now, everything=True))
+        self._voice.forget()
         return self.adopt_policy(turn, source, bundle)
 
 

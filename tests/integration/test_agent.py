@@ -29,10 +29,11 @@ from datasync.domain.errors import (
 )
 from datasync.domain.ids import node_name
 from datasync.domain.limits import BATCH_BYTES_MAX, ROW_BYTES_MAX
+from datasync.domain.tiers import Tier
 from datasync.nodes.shell import system_clock
 from datasync.security.identity import Role
 from datasync.security.trust import Authority
-from datasync.store import segments
+from datasync.store import consents, segments, streams
 from tests.integration import rows
 from tests.integration.deployment import CBD, DOCKS, ROOT
 from tests.integration.rows import TRIPS
@@ -175,6 +176,27 @@ def test_leaving_the_block_waits_until_what_was_recorded_is_durable(configure: C
         device.record(TRIPS, some_rows(range(500)))
     with Device(config) as device:
         assert device.recorded(TRIPS) == 500
+
+
+def test_a_consent_holds_for_rows_that_are_recorded_after_it(configure: Configure) -> None:
+    config = configure()
+    with Device(config) as device:
+        device.consent(rows.PURPOSE, given=True)
+    with Device(config) as device:
+        device.record(TRIPS, some_rows(range(3)), wait=True)
+        assert said(device) == {tier: [(rows.PURPOSE, True)] for tier in Tier}
+        device.consent(rows.PURPOSE, given=False)
+        device.record(TRIPS, some_rows(range(3)), wait=True)
+        assert said(device) == {tier: [(rows.PURPOSE, False)] for tier in Tier}
+
+
+def said(device: Device) -> dict[Tier, list[tuple[str, bool]]]:
+    """Return what was said for the device's streams, by tier."""
+    with device.read() as tx:
+        known = streams.of_device(tx, "watch")
+        return {
+            each.tier: [(one.purpose, one.given) for one in consents.of_streams(tx, [each.stream])] for each in known
+        }
 
 
 # --- errors
