@@ -24,6 +24,9 @@ RANGES_MAX = 4_096
 """Ranges in one range set on the wire."""
 
 STREAMS_PER_DEVICE_MAX = 256
+CONSENTS_PER_DEVICE_MAX = 1_024
+"""Statements of one device, one for each stream and purpose: they move together, in one message."""
+
 SEGMENTS_PER_MESSAGE_MAX = 512
 JSON_ROWS_MAX = 10_000
 JSON_BYTES_MAX = 1 << 20
@@ -59,6 +62,9 @@ EDGES_MAX = 1_024
 
 PREVIOUS_MAX = 8
 """Edges that one attach may name as places where state can be."""
+
+SOURCES_MAX = 64
+"""Edges that one edge waits for on behalf of one device, over all its attaches."""
 
 CERTIFICATE_BYTES_MAX = 4_096
 PEERS_CACHED_MAX = 8_192
