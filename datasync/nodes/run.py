@@ -193,6 +193,7 @@ async def _listen(site: web.TCPSite) -> None:
 
 def _run(config: NodeConfig, node: Coroutine[Any, Any, None]) -> None:
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each database's kind at every start
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells at every start that there is nothing to do
     asyncio.run(_until_told(node))
 
