@@ -19,7 +19,7 @@ from datasync.domain.window import Window
 from datasync.protocol.parts import SealedSegment, SessionKeys, StreamNote
 from datasync.security.vault import Vault, key_id, seal_body, state_key
 from datasync.store import segments, streams
-from datasync.store.batches import batch_key, batches, pack
+from datasync.store.batches import batches, belongs, pack
 from datasync.store.claims import claim, is_known
 from datasync.store.segments import NewSegment, State, StoredSegment
 from datasync.store.streams import Stream
@@ -33,6 +33,8 @@ class Transfer:
     ) -> None:
         """Take all that may move; ``is_hot`` says which of it the target needs before it serves the device."""
         self.target = target
+        self.hot_told = False
+        """Whether the target was told, since it last asked, that it has the hot set."""
         self._is_hot = is_hot
         self._window = Window()
         self._owed = {each.id: each for each in sorted(held, key=self._rank)}
@@ -51,10 +53,10 @@ class Transfer:
         overdue = (self._owed[key] for key in self._window.overdue(now) if key in self._owed)
         whole = list(batches(sorted(overdue, key=self._rank)))
         while self._unsent and self._window.room_bytes > 0:
-            batch = self._next_batch()
-            for each in batch:
-                self._window.add(each.id, each.bytes, now)
-            whole.append(batch)
+            if batch := self._next_batch():
+                for each in batch:
+                    self._window.add(each.id, each.bytes, now)
+                whole.append(batch)
         return pack(whole)
 
     def add(self, held: Iterable[StoredSegment]) -> None:
@@ -88,7 +90,7 @@ class Transfer:
 
     def _next_batch(self) -> list[StoredSegment]:
         batch = [self._unsent.pop()]
-        while self._unsent and batch_key(self._unsent[-1]) == batch_key(batch[0]):
+        while self._unsent and belongs(self._unsent[-1], batch):
             batch.append(self._unsent.pop())
         return [each for each in batch if each.id in self._owed]
 
@@ -137,11 +139,16 @@ def reseal(
 
 
 def know(tx: Connection, device: NodeName, told: Iterable[StreamNote], now: Instant) -> dict[StreamId, Stream]:
-    """Note the device's streams and return all of them. Raises StreamForeign, TierForbidden, SegmentInvalid."""
+    """Note the device's streams and return all of them.
+
+    Raises StreamForeign, TierForbidden, SegmentInvalid; then none was noted.
+    """
     known = {each.stream: each for each in streams.of_device(tx, device)}
-    for note in told:
-        claimed = Stream(stream_id(note.public_key), note.public_key, device, note.collection, Tier(note.tier))
-        claim(tx, Place.EDGE, claimed, known, now)
+    claimed = (
+        Stream(stream_id(each.public_key), each.public_key, device, each.collection, Tier(each.tier)) for each in told
+    )
+    for stream in claim(tx, Place.EDGE, claimed, known):
+        streams.add(tx, stream, now)
     return known
 
 
@@ -193,6 +200,10 @@ def drop_unreadable(tx: Connection, vault: Vault, device: NodeName) -> int:
             dropped += len(stream.have) - len(have)
             streams.put_have(tx, {stream.stream: have})
     return dropped
+
+
+def _claimed(note: StreamNote, device: NodeName) -> Stream:
+    return Stream(stream_id(note.public_key), note.public_key, device, note.collection, Tier(note.tier))
 
 
 def _check_against(stream: Stream, each: SealedSegment) -> None:

@@ -44,7 +44,8 @@ def receive(
     and its kinds, SignatureInvalid.
     """
     arrived = [segment.parse(blob) for blob in blobs]
-    known = _known_streams(tx, place, device, arrived, now)
+    known = {} if device is None else {each.stream: each for each in streams.of_device(tx, device)}
+    opened = claim(tx, place, (_claimed(each, device) for each in arrived), known)
     receipt = Receipt()
     new = []
     for each in arrived:
@@ -57,11 +58,13 @@ def receive(
             receipt.duplicates += 1
             continue
         known[header.stream] = replace(known[header.stream], have=have.add(header.seq_first, header.seq_last))
-        new.append(seal(vault, each, arrival_state(place, header.tier), now))
+        new.append(each)
         receipt.segments += 1
         receipt.rows += header.rows
-    segments.append(tx, new)
-    streams.put_have(tx, {each.stream: known[each.stream].have for each in new})
+    for stream in opened:
+        streams.add(tx, stream, now)
+    segments.append(tx, [seal(vault, each, arrival_state(place, each.header.tier), now) for each in new])
+    streams.put_have(tx, {each.header.stream: known[each.header.stream].have for each in new})
     receipt.streams = tuple(known[stream] for stream in receipt.durable)
     return receipt
 
@@ -71,12 +74,6 @@ def arrival_state(place: Place, tier: Tier) -> State:
     return State.WAITING if place is Place.EDGE and tier is Tier.PUBLIC else State.LOCAL
 
 
-def _known_streams(
-    tx: Connection, place: Place, device: NodeName | None, arrived: Iterable[Segment], now: Instant
-) -> dict[StreamId, Stream]:
-    known = {} if device is None else {each.stream: each for each in streams.of_device(tx, device)}
-    for each in arrived:
-        header = each.header
-        claimed = Stream(header.stream, header.public_key, device, header.collection, header.tier)
-        claim(tx, place, claimed, known, now)
-    return known
+def _claimed(arrived: Segment, device: NodeName | None) -> Stream:
+    header = arrived.header
+    return Stream(header.stream, header.public_key, device, header.collection, header.tier)

@@ -87,9 +87,9 @@ class Sender:
             for batch in page:
                 if not self._has_room(reserve_bytes):
                     return taken
-                if batch[0].id not in self._flying:
-                    self._fly(batch, now)
-                    taken.append(batch)
+                if fresh := [each for each in batch if each.id not in self._flying]:
+                    self._fly(fresh, now)
+                    taken.append(fresh)
                 if live:
                     self._live_seen = batch[-1].id
                 else:
