@@ -55,6 +55,7 @@ def save(tx: Connection, account: Account, me: NodeName, now_ms: int) -> None:
             owes=bool(duties(account)),
             detail={
                 "served": list(account.served),
+                "operator": account.operator,
                 "target": account.target,
                 "cold": list(account.cold),
                 "pending": list(account.pending),
@@ -94,6 +95,7 @@ def _account(row: Attachment) -> Account:
         state=EdgeState(row.state),
         known=(row.incarnation, row.epoch),
         served=tuple(detail["served"]),
+        operator=detail["operator"],
         token=row.token or b"",
         nonce=bytes.fromhex(row.nonce or ""),
         handover=HandoverId(row.handover) if row.handover else None,

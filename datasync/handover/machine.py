@@ -25,14 +25,16 @@ class Account:
     """What one edge knows of one device.
 
     ``known`` is the highest order seen, whoever it named; ``served`` the order under which this edge itself was last
-    attached, with its signed ``token``. ``cold`` are the sources whose hot set has not arrived, ``pending`` those
-    that still have something to send, ``unreleased`` those not yet told, or not confirming, that all arrived.
+    attached, with its signed ``token``; ``operator`` the one that enrolled the device, empty until a token was taken.
+    ``cold`` are the sources whose hot set has not arrived, ``pending`` those that still have something to send,
+    ``unreleased`` those not yet told, or not confirming, that all arrived.
     """
 
     device: NodeName
     state: EdgeState = EdgeState.UNKNOWN
     known: Order = NEVER
     served: Order = NEVER
+    operator: str = ""
     token: bytes = field(default=b"", repr=False)
     nonce: bytes = field(default=b"", repr=False)
     handover: HandoverId | None = None
@@ -103,6 +105,8 @@ def attach(
     if token.nonce not in (*nonces, account.nonce or None):
         raise NonceStale(f"{token.device}: take the nonce of the latest beacon of {me}")
     sources = tuple(dict.fromkeys(visit.edge for visit in token.previous if visit.edge != me))
+    if len(_union(sources, account.unreleased)) > limits.SOURCES_MAX:
+        raise HandoverError(f"{me} waits for {len(account.unreleased)} edges of {token.device} already")
     return replace(
         account,
         state=edge_next(account.state, EdgeEvent.ATTACH),
@@ -175,8 +179,7 @@ def target_active(account: Account, order: Order, now_ms: int) -> Account:
     if order < account.known:
         raise EpochStale(f"{account.device} at {order}: {account.known} was seen already")
     state = edge_next(account.state, EdgeEvent.TARGET_ACTIVE)
-    since_ms = now_ms if state is not account.state else account.since_ms
-    return replace(account, state=state, since_ms=since_ms, nonce=b"")
+    return account if state is account.state else replace(account, state=state, since_ms=now_ms)
 
 
 def released(account: Account, source: NodeName, order: Order) -> Account:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from datasync.domain import limits
 from datasync.domain.errors import EpochStale, MessageError, NotFound, SignerForeign
 from datasync.domain.ids import NodeName, stream_id
 from datasync.domain.tiers import Place
+from datasync.handover import tokens
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.edge import note_peer
@@ -19,7 +19,7 @@ from datasync.nodes.node import Activate, Input, Kit, LinkChange, Node, Outgoing
 from datasync.nodes.source import BACKBONE
 from datasync.protocol import envelope, topics
 from datasync.protocol.messages import Active, Advise, Beacon, Forward, PolicyBundle, Registered, Stored
-from datasync.protocol.parts import AttachToken, decode_part
+from datasync.protocol.parts import AttachToken
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import attachments, policies, streams
@@ -90,7 +90,7 @@ class CloudNode(Node):
         row = attachments.get(turn.tx, device)
         if row is None or row.edge is None:
             raise NotFound(f"no edge has registered the device {device!r}")
-        advise = Advise(device=device, target=target)
+        advise = Advise(device=device, incarnation=row.incarnation, epoch=row.epoch, target=target)
         self.send(turn, BACKBONE, topics.edge_in(NodeName(row.edge), self.name), advise)
 
     def _on_forward(self, turn: Turn, peer: Peer, forward: Forward) -> None:
@@ -104,20 +104,21 @@ class CloudNode(Node):
         self.send(turn, BACKBONE, topics.edge_in(peer.name, self.name), stored)
 
     def _on_active(self, turn: Turn, peer: Peer, active: Active) -> None:
-        opened = envelope.verify(
-            active.token, AttachToken.CONTEXT, self.kit.trust, turn.now, bytes_max=limits.CONTROL_BYTES_MAX
-        )
-        token = decode_part(AttachToken, opened.body)
-        if opened.peer.role is not Role.DEVICE or opened.peer.name != token.device or token.edge != peer.name:
+        token, signer = tokens.opened(active.token, self.kit.trust, turn.now)
+        if token.edge != peer.name:
             raise SignerForeign(f"{peer.name} shows a token of {token.device} that is not for it")
+        known = attachments.get(turn.tx, token.device)
+        tokens.check_operator(signer, known.detail["operator"] if known else "")
+        if known is not None and token.order < (known.incarnation, known.epoch):
+            stale = EpochStale(f"{token.device} at {token.order}: it is registered under a newer epoch")
+            self.note(turn, turn.arrival.topic, stale)
+        else:
+            self._register(turn, known, token, signer, active)
+        # one that was overtaken is told too: it need not ask any more
         registered = Registered(device=token.device, incarnation=token.incarnation, epoch=token.epoch)
         self.send(turn, BACKBONE, topics.edge_in(peer.name, self.name), registered)
-        known = attachments.get(turn.tx, token.device)
-        if known is not None and token.order < (known.incarnation, known.epoch):
-            raise EpochStale(f"{token.device} at {token.order}: it is registered under a newer epoch")
-        self._register(turn, known, token, active)
 
-    def _register(self, turn: Turn, known: Attachment | None, token: AttachToken, active: Active) -> None:
+    def _register(self, turn: Turn, known: Attachment | None, token: AttachToken, signer: Peer, active: Active) -> None:
         row = known or Attachment(
             device=token.device,
             state="active",
@@ -137,6 +138,7 @@ class CloudNode(Node):
                 previous=row.edge if moved else row.previous,
                 mode="full" if active.full else "degraded",
                 token=active.token,
+                detail={"operator": signer.operator},
                 since_ms=turn.now.wall_ms if moved else row.since_ms,
                 updated_ms=turn.now.wall_ms,
             ),

@@ -6,17 +6,18 @@ Each is signed with its stream's key, so that whoever passes it on need not be b
 from collections.abc import Iterable, Mapping
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Connection
 
 from datasync.domain import limits
 from datasync.domain.clock import HybridTime
-from datasync.domain.errors import MessageError, SignatureInvalid
+from datasync.domain.errors import Conflict, MessageError, NotFound, PolicyMissing, SignatureInvalid
 from datasync.domain.ids import StreamId, stream_id
 from datasync.domain.tiers import Place, Tier
 from datasync.nodes.node import Node, Turn
+from datasync.policy.problems import nearest
 from datasync.protocol import cbor
 from datasync.protocol.parts import ConsentKey, ConsentStatement
+from datasync.security import points
 from datasync.store import consents, registers, streams
 from datasync.store.consents import Consent
 from datasync.store.segments import State
@@ -50,14 +51,6 @@ def take_consents(
     return taken
 
 
-def statement(stream: Stream, key: Ed25519PrivateKey, purpose: str, given: bool, stamp: HybridTime) -> ConsentStatement:
-    """Return what the subject decided for a stream, signed with the stream's key."""
-    unsigned = ConsentStatement(
-        public_key=stream.public_key, purpose=purpose, given=given, stamp=stamp.pack(), signature=bytes(64)
-    )
-    return unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes())})
-
-
 class Voice:
     """What a device's subject said, for every stream that the device has and for those that it opens later."""
 
@@ -66,10 +59,22 @@ class Voice:
         self._repeated: set[str] = set()
 
     def say(self, turn: Turn, purpose: str, given: bool) -> None:
-        """Allow a purpose, or no longer allow it, from now on."""
+        """Allow a purpose of the policy, or no longer allow it, from now on.
+
+        Raises PolicyMissing, NotFound, and Conflict when there are more consents than move in one message.
+        """
+        policy = self._node.policy
+        if policy is None:
+            raise PolicyMissing("there is no policy yet that says what may be allowed")
+        if purpose not in policy.purposes:
+            raise NotFound(f"the policy has no purpose {purpose!r}", fix=nearest(purpose, policy.purposes))
         stamp = self._node.stamp(turn.now).pack()
-        registers.put(turn.tx, _SAID, registers.get(turn.tx, _SAID, {}) | {purpose: [given, stamp]})
-        for stream in streams.of_device(turn.tx, self._node.name):
+        said = registers.get(turn.tx, _SAID, {}) | {purpose: [given, stamp]}
+        known = streams.of_device(turn.tx, self._node.name)
+        if len(said) * len(known) > limits.CONSENTS_PER_DEVICE_MAX:
+            raise Conflict(f"{len(known)} streams have consents for {len(said) - 1} purposes already")
+        registers.put(turn.tx, _SAID, said)
+        for stream in known:
             self._state(turn, stream, purpose, given, stamp)
 
     def repeat(self, turn: Turn, collection: str) -> None:
@@ -80,6 +85,12 @@ class Voice:
         for stream in own_streams(turn.tx, self._node.name, collection).values():
             for purpose, (given, stamp) in registers.get(turn.tx, _SAID, {}).items():
                 self._state(turn, stream, purpose, given, stamp)
+
+    def tell_again(self, turn: Turn) -> None:
+        """Let everything be sent again: the edge that had it may be gone, and another one serves the device."""
+        known = [stream.stream for stream in streams.of_device(turn.tx, self._node.name)]
+        told = [each for each in consents.of_streams(turn.tx, known) if each.state is State.SAFE]
+        consents.mark(turn.tx, told, State.WAITING)
 
     def forget(self) -> None:
         """Under another policy a collection may have other streams."""
@@ -103,7 +114,6 @@ def as_stored(stream: StreamId, said: ConsentStatement, state: State) -> Consent
 
 def _verify(said: ConsentStatement) -> None:
     try:
-        key = Ed25519PublicKey.from_public_bytes(said.public_key)
-        key.verify(said.signature, said.signed_bytes())
+        points.verify_key(said.public_key).verify(said.signature, said.signed_bytes())
     except (InvalidSignature, ValueError) as error:
         raise SignatureInvalid(f"the consent for {said.purpose!r} is not signed by its stream") from error

@@ -11,13 +11,22 @@ from functools import lru_cache
 from typing import ClassVar
 
 from datasync.domain import limits
-from datasync.domain.errors import HandoverError, NotAttached, PolicyMissing, RecordError
-from datasync.domain.ids import HandoverId, NodeName, StreamId
+from datasync.domain.errors import (
+    BodyDamaged,
+    HandoverError,
+    KeyUnavailable,
+    NotAttached,
+    PolicyMissing,
+    RecordError,
+    SignerForeign,
+)
+from datasync.domain.ids import HandoverId, NodeName, operator_of
 from datasync.domain.ranges import RangeSet
-from datasync.domain.tiers import Place, Tier
+from datasync.domain.tiers import Place
 from datasync.handover import whereabouts
 from datasync.handover.states import DeviceState
 from datasync.handover.whereabouts import Whereabouts, Wish
+from datasync.nodes import journeys
 from datasync.nodes.consenting import Voice
 from datasync.nodes.doubt import Doubt
 from datasync.nodes.node import Activate, ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
@@ -26,6 +35,7 @@ from datasync.policy.compiled import Policy
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import (
     Ack,
+    AnyMessage,
     Attach,
     Attached,
     Beacon,
@@ -41,11 +51,11 @@ from datasync.protocol.messages import (
 from datasync.protocol.parts import AttachToken, ConsentStatement, StreamNote, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import consents, handovers, segments, streams
-from datasync.store.handovers import Handover
+from datasync.store import consents, segments, streams
 from datasync.store.segments import State, StoredSegment
-from datasync.store.streams import Stream
+from datasync.sync import progress
 from datasync.sync.capture import Captor, Meta
+from datasync.sync.progress import NOTHING
 from datasync.sync.sender import Sender
 
 PREPARATION_MS = 10_000
@@ -139,6 +149,20 @@ class DeviceNode(Node):
             case _:
                 raise HandoverError(f"a device takes no {type(command).__name__}")
 
+    def check_signer(self, peer: Peer, message: AnyMessage) -> None:
+        """A policy decides what leaves the device: it is for the cloud of the device's own operator to give."""
+        home = operator_of(self._settings.home)
+        if isinstance(message, PolicyBundle) and peer.operator != home:
+            raise SignerForeign(f"{self.name} takes its policy from {home}, not from {peer.operator}")
+
+    def undone(self, turn: Turn) -> None:
+        """Be where the database says."""
+        here = whereabouts.load(turn.tx, self.kit.vault, self.name)
+        if here != self._here:
+            self._here = here
+            self._sender.restart()
+        self._voice.forget()
+
     def duties(self, turn: Turn) -> None:
         """Make durable what is ready, then attach, or send."""
         self._capture(turn, self._gathering.take(turn.now))
@@ -155,8 +179,8 @@ class DeviceNode(Node):
                 if self._here.mode == "degraded" or self._doubt.is_due(turn.tx, turn.now):
                     self._attach(turn)
                 turn.effects.wake(self._doubt.deadline_ms)
+                self._send_consents(turn)  # before rows that they may hide
                 self._upload(turn)
-                self._send_consents(turn)
                 self._seek_preparation(turn)
 
     # --- capture and upload
@@ -176,37 +200,30 @@ class DeviceNode(Node):
         if edge is None:
             return
         for message in self._sender.due(turn.tx, turn.now):
-            upload = Upload(
-                incarnation=self._here.incarnation, epoch=self._here.epoch, segments=self._signed(turn, message)
-            )
-            self.send_sealed(turn, edge.name, topics.device_segments(self.name), edge, upload)
+            if signed := self._signed(turn, message):
+                upload = Upload(incarnation=self._here.incarnation, epoch=self._here.epoch, segments=signed)
+                self.send_sealed(turn, edge.name, topics.device_segments(self.name), edge, upload)
         turn.effects.wake(self._sender.deadline_ms)
 
-    def _signed(self, turn: Turn, stored: Iterable[StoredSegment]) -> list[bytes]:
-        stored = list(stored)
+    def _signed(self, turn: Turn, stored: list[StoredSegment]) -> list[bytes]:
+        """Return segments as they were signed; one that the disk damaged is kept back and noted."""
         bodies = segments.bodies(turn.tx, [each.id for each in stored])
-        vault = self.kit.vault
-        return [vault.decrypt(each.stream, each.key_id, each.seq_first, bodies[each.id]) for each in stored]
+        signed = []
+        for each in stored:
+            try:
+                body = bodies.get(each.id, b"")
+                signed.append(self.kit.vault.decrypt(each.stream, each.key_id, each.seq_first, body))
+            except (KeyUnavailable, BodyDamaged) as error:
+                self.note(turn, f"stream {each.stream}", error)
+                numbers = RangeSet.of([(each.seq_first, each.seq_last)])
+                segments.mark(turn.tx, each.stream, numbers, State.LOCAL, from_states=[State.WAITING])
+                self._sender.forget(each)
+        return signed
 
     def _on_ack(self, turn: Turn, peer: Peer, ack: Ack) -> None:
         self._from_present(peer, ack.incarnation, ack.epoch)
         self._sender.acknowledge(ack.durable)
-        known = streams.get(turn.tx, ack.durable)
-        for stream, ranges in ack.durable.items():
-            if stream in known:
-                self._settle(turn, known[stream], ranges, arrived_state(known[stream]))
-        self._note_safe(turn, ack.safe)
-
-    def _note_safe(self, turn: Turn, safe: Mapping[StreamId, RangeSet]) -> None:
-        for stream, known in streams.get(turn.tx, safe).items():
-            self._settle(turn, known, safe[stream] - known.safe, State.SAFE)
-
-    def _settle(self, turn: Turn, stream: Stream, ranges: RangeSet, state: State) -> None:
-        before = [State.WAITING] if state is State.DURABLE else [State.WAITING, State.DURABLE]
-        segments.mark(turn.tx, stream.stream, ranges, state, from_states=before)
-        if state is State.SAFE:
-            current = streams.get(turn.tx, [stream.stream])[stream.stream]
-            streams.put_safe(turn.tx, {stream.stream: current.safe | ranges})
+        progress.acknowledge(turn.tx, ack.durable, ack.safe)
 
     # --- attaching and moving
 
@@ -239,7 +256,8 @@ class DeviceNode(Node):
         moved = whereabouts.move(
             self._here, target, self.kit.entropy(32), turn.now.wall_ms, nonce=nonce, handover=handover
         )
-        handovers.put(turn.tx, self._journey(moved, turn.now.wall_ms, planned=handover is not None))
+        origin = self._here.edge if self._here.state is DeviceState.ATTACHED else None
+        journeys.begin(turn.tx, moved, origin, turn.now.wall_ms)
         self._keep(turn, moved)
         self._sender.restart()
         self._attach_due_ms = turn.now.steady_ms
@@ -280,8 +298,9 @@ class DeviceNode(Node):
 
     def _on_ready(self, turn: Turn, peer: Peer, ready: Ready) -> None:
         wish = self._here.wish
-        if self._here.state is not DeviceState.ATTACHED or peer.name != self._here.edge:
-            raise NotAttached(f"{self.name} is not at {peer.name}")
+        self._from_present(peer, ready.incarnation, ready.epoch)
+        if self._here.state is not DeviceState.ATTACHED:
+            raise NotAttached(f"{self.name} is not attached to {peer.name} yet")
         if ready.target not in self._settings.edges or ready.target == self._here.edge:
             raise HandoverError(f"{self.name} cannot go to {ready.target}")
         if wish is not None and ready.target != wish.target:
@@ -289,8 +308,8 @@ class DeviceNode(Node):
         target = self.kit.trust.verify(ready.certificate, turn.now)
         if target.name != ready.target or target.role is not Role.EDGE:
             raise HandoverError(f"the certificate of {ready.target} is that of {target.role} {target.name}")
-        self._beacons[target.name] = (target, ready.nonce)
         self._move(turn, ready.target, ready.nonce, HandoverId(ready.handover))
+        self._beacons[target.name] = (target, ready.nonce)
 
     def _on_refused(self, turn: Turn, peer: Peer, refused: Refused) -> None:
         wish = self._here.wish
@@ -302,28 +321,20 @@ class DeviceNode(Node):
         self._from_present(peer, attached.incarnation, attached.epoch)
         arrived = self._here.state is DeviceState.ATTACHING
         if not arrived and attached.mode == self._here.mode:
-            self._note_safe(turn, attached.safe)
+            progress.acknowledge(turn.tx, {}, attached.safe)
             return
         self._keep(turn, whereabouts.confirm(self._here, attached.mode, turn.now.wall_ms))
-        self._end_journey(turn, attached)
+        journeys.end(turn.tx, attached, turn.now.wall_ms)
         for stream in streams.of_device(turn.tx, self.name):
             if stream.tier <= Place.EDGE.highest_tier:
-                self._resume(turn, stream, attached)
+                has, safe = attached.has.get(stream.stream, NOTHING), attached.safe.get(stream.stream, NOTHING)
+                progress.resume(turn.tx, stream, has, safe)
         if arrived:
+            self._voice.tell_again(turn)
+            self._consent_due_ms = turn.now.steady_ms
             self._sender.restart()
         else:
             self._sender.look_again()
-
-    def _resume(self, turn: Turn, stream: Stream, attached: Attached) -> None:
-        """Set what the edge lacks to waiting, and what it has to durable or safe."""
-        ids: StreamId = stream.stream
-        safe = stream.safe | attached.safe.get(ids, RangeSet())
-        unsafe = stream.have - safe
-        there = attached.has.get(ids, RangeSet()) & unsafe
-        segments.mark(turn.tx, ids, safe - stream.safe, State.SAFE, from_states=[State.WAITING, State.DURABLE])
-        segments.mark(turn.tx, ids, unsafe - there, State.WAITING, from_states=[State.DURABLE])
-        streams.put_safe(turn.tx, {ids: safe})
-        self._settle(turn, stream, there, arrived_state(stream))
 
     def _on_rejected(self, turn: Turn, peer: Peer, rejected: Rejected) -> None:
         self._from_present(peer, rejected.incarnation, rejected.epoch)
@@ -343,32 +354,6 @@ class DeviceNode(Node):
         known = self._beacons.get(self._here.edge) if self._here.edge else None
         return None if known is None else known[0]
 
-    # --- what the journeys took
-
-    def _journey(self, moved: Whereabouts, now_ms: int, *, planned: bool) -> Handover:
-        origin = self._here.edge if self._here.state is DeviceState.ATTACHED else None
-        return Handover(
-            handover=f"{moved.incarnation:016x}{moved.epoch:016x}",
-            device=self.name,
-            role="device",
-            peer=moved.edge,
-            phase="attaching",
-            incarnation=moved.incarnation,
-            epoch=moved.epoch,
-            planned=planned,
-            started_ms=now_ms,
-            frozen_ms=now_ms,
-            detail={"from": origin},
-        )
-
-    def _end_journey(self, turn: Turn, attached: Attached) -> None:
-        journey = handovers.get(turn.tx, f"{attached.incarnation:016x}{attached.epoch:016x}")
-        if journey is None:
-            return
-        active_ms = journey.active_ms or turn.now.wall_ms
-        finished_ms = turn.now.wall_ms if attached.mode == "full" else None
-        handovers.put(turn.tx, replace(journey, phase=attached.mode, active_ms=active_ms, finished_ms=finished_ms))
-
     # --- consent and policy
 
     def _send_consents(self, turn: Turn) -> None:
@@ -386,6 +371,7 @@ class DeviceNode(Node):
         turn.effects.wake(self._consent_due_ms)
 
     def _on_consent_ack(self, turn: Turn, peer: Peer, ack: ConsentAck) -> None:
+        self._from_present(peer, ack.incarnation, ack.epoch)
         keys = {(each.stream, each.purpose, each.stamp) for each in ack.consents}
         waiting = consents.waiting(turn.tx, limit=1024)
         done = [each for each in waiting if (each.stream, each.purpose, each.stamp.pack()) in keys]
@@ -401,8 +387,3 @@ class DeviceNode(Node):
         self._capture(turn, self._gathering.take(turn.now, everything=True))
         self._voice.forget()
         return self.adopt_policy(turn, source, bundle)
-
-
-def arrived_state(stream: Stream) -> State:
-    """The state of a segment that the edge has durably: public ones are safe only when the cloud has them too."""
-    return State.DURABLE if stream.tier is Tier.PUBLIC else State.SAFE

@@ -9,7 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from datasync.domain.errors import EpochStale, MessageError, NotAttached, SignerUntrusted
+from datasync.domain.errors import (
+    DatasyncError,
+    EpochStale,
+    MessageError,
+    NotAttached,
+    SignerForeign,
+    SignerUntrusted,
+)
 from datasync.domain.ids import NodeName
 from datasync.domain.tiers import Place
 from datasync.handover.states import EdgeState
@@ -24,13 +31,16 @@ from datasync.nodes.target import Target
 from datasync.protocol import topics
 from datasync.protocol.messages import (
     Ack,
+    AnyMessage,
     Attach,
     Beacon,
     ConsentAck,
     ConsentChange,
     Hint,
-    Message,
     PolicyBundle,
+    Prepare,
+    Refused,
+    Rejected,
     Upload,
 )
 from datasync.protocol.topics import Address
@@ -53,7 +63,6 @@ class EdgeNode(Node):
     """One edge."""
 
     place: ClassVar[Place] = Place.EDGE
-    told: ClassVar[frozenset[type[Message]]] = frozenset({Attach, Upload, Hint, ConsentChange})
 
     def __init__(self, kit: Kit, settings: EdgeSettings) -> None:
         super().__init__(kit)
@@ -82,6 +91,7 @@ class EdgeNode(Node):
         """Take up accounts and challenge; the cloud is known from before, or from its beacon."""
         self._challenge.begin(turn.tx, turn.now)
         self._roster.begin(turn)
+        self._source.begin(turn)
         known = peers.get(turn.tx, self._settings.cloud)
         if known is not None:
             with suppress(SignerUntrusted):  # expired meanwhile: its next beacon has the new certificate
@@ -106,6 +116,35 @@ class EdgeNode(Node):
         if turn.arrival.link != DEVICES:
             raise MessageError("plain devices publish on their edge's own broker")
         self._gateway.take(turn, address)
+
+    def check_signer(self, peer: Peer, message: AnyMessage) -> None:
+        """Of another cloud than its own an edge hears that it is there, and takes nothing."""
+        if peer.role is Role.CLOUD and peer.name != self._settings.cloud and not isinstance(message, Beacon):
+            raise SignerForeign(f"{self.name} is told {message.t} by {self._settings.cloud}, not by {peer.name}")
+
+    def tell_refusal(self, turn: Turn, peer: Peer, message: AnyMessage, error: DatasyncError) -> None:
+        """A device then knows what to do, and a source that it need not wait."""
+        match message:
+            case Attach() | Upload() | Hint() | ConsentChange():
+                told = Rejected(
+                    of=message.t,
+                    code=error.code,
+                    detail=error.detail[:1024],
+                    incarnation=getattr(message, "incarnation", 0),
+                    epoch=message.epoch,
+                )
+                self.send(turn, turn.arrival.link, topics.device_down(peer.name), told)
+            case Prepare(handover=handover, device=device):
+                reason = f"{error.detail} [{error.code}]"[-1024:]
+                refused = Refused(handover=handover, device=device, reason=reason)
+                self.send(turn, BACKBONE, topics.edge_in(peer.name, self.name), refused)
+            case _:
+                pass
+
+    def undone(self, turn: Turn) -> None:
+        """Take up the accounts that were stored, as they are again."""
+        for account in self._roster.undone(turn):
+            self._source.undone(account)
 
     def duties(self, turn: Turn) -> None:
         """Renew the beacon, send again what is owed, forward to the cloud."""
@@ -132,7 +171,7 @@ class EdgeNode(Node):
         self.send(turn, link, topics.beacon(self.name), beacon, retain=True)
 
     def _on_upload(self, turn: Turn, peer: Peer, upload: Upload) -> None:
-        account = self._roster.load(turn, peer.name)
+        account = self._roster.of(turn, peer)
         order = (upload.incarnation, upload.epoch)
         if order < account.known:
             raise EpochStale(f"{peer.name} sends under {order}; {account.known} was seen")
@@ -152,12 +191,13 @@ class EdgeNode(Node):
         self.send(turn, turn.arrival.link, topics.device_down(peer.name), ack)
 
     def _on_consents(self, turn: Turn, peer: Peer, change: ConsentChange) -> None:
-        account = self._roster.load(turn, peer.name)
+        account = self._roster.of(turn, peer)
         if account.state is not EdgeState.ACTIVE or account.served != (change.incarnation, change.epoch):
             raise NotAttached(f"{peer.name} is not attached to {self.name}")
         known = {stream.stream: stream for stream in streams.of_device(turn.tx, peer.name)}
         taken = take_consents(turn.tx, self.place, change.statements, known)
-        self.send(turn, turn.arrival.link, topics.device_down(peer.name), ConsentAck(consents=taken))
+        ack = ConsentAck(incarnation=change.incarnation, epoch=change.epoch, consents=taken)
+        self.send(turn, turn.arrival.link, topics.device_down(peer.name), ack)
 
     def _on_beacon(self, turn: Turn, peer: Peer, beacon: Beacon) -> None:
         if turn.arrival.link != BACKBONE or peer.name == self.name:
@@ -167,8 +207,6 @@ class EdgeNode(Node):
             self._cloud = peer
 
     def _on_policy(self, turn: Turn, peer: Peer, bundle: PolicyBundle) -> None:
-        if peer.name != self._settings.cloud:
-            raise MessageError(f"{self.name} takes its policy from {self._settings.cloud}, not {peer.name}")
         if self.is_news(bundle):
             self.adopt_policy(turn, bundle.source, turn.arrival.payload)
             turn.effects.send.append(Outgoing(DEVICES, topics.POLICY, turn.arrival.payload, retain=True))

@@ -42,7 +42,7 @@ class Gateway:
     def take(self, turn: Turn, address: Address) -> None:
         """Capture the JSON object or array in a message.
 
-        Raises MessageTooLarge, RecordError and its kinds, PolicyMissing, NotAttached.
+        Raises MessageTooLarge, RecordError and its kinds, PolicyMissing, NotAttached, EdgeFull.
         """
         rows = _rows(turn.arrival.payload)
         policy = self._node.policy
@@ -55,17 +55,15 @@ class Gateway:
             batch = to_batch(collection, rows)
         except ValueUnfit as error:
             raise error.hiding_value() from None  # this goes to the log, and the value may be private to its user
-        self._serve(turn, address.owner)
+        account = self._roster.load(turn, address.owner)
+        if account.known != NEVER or account.state is EdgeState.PREPARED:
+            raise NotAttached(f"{address.owner} is a device that signs for itself; it may not publish JSON")
+        self._roster.check_room(account)
         stamp = self._node.stamp(turn.now)
         self._captor(address.owner).capture(turn.tx, policy, address.collection, batch, stamp, turn.now)
         turn.count("captured", address.collection, len(rows))
-
-    def _serve(self, turn: Turn, device: NodeName) -> None:
-        account = self._roster.load(turn, device)
-        if account.known != NEVER:
-            raise NotAttached(f"{device} is a device that signs for itself; it may not publish JSON")
         if account.state is not EdgeState.ACTIVE:
-            served = Account(device, state=EdgeState.ACTIVE, registered=True, since_ms=turn.now.wall_ms)
+            served = Account(address.owner, state=EdgeState.ACTIVE, registered=True, since_ms=turn.now.wall_ms)
             self._roster.save(turn, served)
 
     def _captor(self, device: NodeName) -> Captor:

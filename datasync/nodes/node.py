@@ -5,13 +5,15 @@ that must survive is in the database; what an object remembers besides is soft a
 built anew goes on where the database says. No clock, socket, thread or randomness is in here, so that the simulator
 runs the very classes that run as processes.
 
-An input that is refused changes nothing: handlers check before they write. What went wrong has a stable code,
-which is counted, noted once for each sender and interval, and told to the sender where that helps it.
+An input that is refused changes nothing: each is taken in a savepoint and with effects of its own, so that neither
+rows nor messages of one are left, however far its handler got. What went wrong has a stable code, which is counted,
+noted once for each sender and interval, and told to the sender where that helps it.
 """
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,7 +29,7 @@ from datasync.policy.compiled import Policy
 from datasync.policy.loading import load as load_policy
 from datasync.protocol import envelope, topics
 from datasync.protocol.envelope import Opener, Sealer
-from datasync.protocol.messages import AnyMessage, Forward, Message, PolicyBundle, Rejected, Upload, decode
+from datasync.protocol.messages import AnyMessage, Forward, Message, PolicyBundle, Upload, decode
 from datasync.protocol.topics import Address
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Peer, Trust
@@ -138,6 +140,15 @@ class Effects:
         if steady_ms is not None:
             self.wake_ms = steady_ms if self.wake_ms is None else min(self.wake_ms, steady_ms)
 
+    def add(self, more: "Effects") -> None:
+        """Let these be followed by more."""
+        self.send += more.send
+        self.answers |= more.answers
+        self.links = self.links if more.links is None else more.links
+        self.counts.update(more.counts)
+        self.notes += more.notes
+        self.wake(more.wake_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Kit:
@@ -153,12 +164,13 @@ class Kit:
 
 @dataclass(slots=True)
 class Turn:
-    """One call of a node: its transaction, its moment, its effects, and the message being handled."""
+    """One call of a node: its transaction, its moment, its effects, the message being handled, whom that touched."""
 
     tx: Connection
     now: Instant
     effects: Effects = field(default_factory=Effects)
     arrival: Arrival = Arrival("", "", b"")
+    touched: set[NodeName] = field(default_factory=set)
 
     def count(self, kind: str, what: str, number: int = 1) -> None:
         """Add to a counter of the metrics."""
@@ -172,8 +184,6 @@ class Node(ABC):
     """What device, edge and cloud have in common."""
 
     place: ClassVar[Place]
-    told: ClassVar[frozenset[type[Message]]] = frozenset()
-    """Messages of devices whose refusal the device is told."""
 
     def __init__(self, kit: Kit) -> None:
         self.kit = kit
@@ -223,6 +233,15 @@ class Node(ABC):
     @abstractmethod
     def duties(self, turn: Turn) -> None:
         """Send what is due and ask to be woken for what is not yet."""
+
+    def undone(self, turn: Turn) -> None:  # noqa: B027 - most have nothing to do
+        """Set right what is remembered beside the database: what an input did there was taken back."""
+
+    def check_signer(self, peer: Peer, message: AnyMessage) -> None:  # noqa: B027 - most have nothing to do
+        """Raise SignerForeign when a node has the right role and is still not the one to say this."""
+
+    def tell_refusal(self, turn: Turn, peer: Peer, message: AnyMessage, error: DatasyncError) -> None:  # noqa: B027 - most have nothing to do
+        """Tell the sender of a message that was refused, where that helps it."""
 
     def raw(self, turn: Turn, address: Address) -> None:
         """Take a payload that is no envelope, as plain MQTT devices send. Raises DatasyncError."""
@@ -295,14 +314,33 @@ class Node(ABC):
                 turn.arrival = each
                 self._receive(turn)
             case Change():
-                turn.effects.answers[each.ticket] = each.make(turn.tx)
+                with self._whole(turn):
+                    turn.effects.answers[each.ticket] = each.make(turn.tx)
             case _:
-                self.command(turn, each)
+                with self._whole(turn):
+                    self.command(turn, each)
+
+    @contextmanager
+    def _whole(self, turn: Turn) -> Iterator[None]:
+        """Everything that an input changes and says, or, when it is refused, nothing of it."""
+        before, policy = turn.effects, self.policy
+        turn.effects = Effects()
+        turn.touched.clear()
+        try:
+            with turn.tx.begin_nested():
+                yield
+        except DatasyncError:
+            turn.effects, self.policy = before, policy
+            self.undone(turn)
+            raise
+        before.add(turn.effects)
+        turn.effects = before
 
     def _receive(self, turn: Turn) -> None:
         address = topics.parse(turn.arrival.topic)
         if address.kind == "json":
-            self.raw(turn, address)
+            with self._whole(turn):
+                self.raw(turn, address)
             return
         peer, message = self._open(turn, address)
         if peer.name == self.name:
@@ -311,11 +349,12 @@ class Node(ABC):
         roles, handler = self._handlers.get(type(message), (frozenset(), None))
         if handler is None or peer.role not in roles:
             raise SignerForeign(f"a {self.place} takes no {message.t} from {peer.role} {peer.name}")
+        self.check_signer(peer, message)
         try:
-            handler(turn, peer, message)
+            with self._whole(turn):
+                handler(turn, peer, message)
         except DatasyncError as error:
-            if type(message) in self.told:
-                self._tell_refusal(turn, peer, message, error)
+            self.tell_refusal(turn, peer, message, error)
             raise
 
     def _open(self, turn: Turn, address: Address) -> tuple[Peer, AnyMessage]:
@@ -331,16 +370,6 @@ class Node(ABC):
         if isinstance(message, Upload | Forward) and not sealed:
             raise MessageError(f"a {message.t} must be sealed to its receiver")
         return opened.peer, message
-
-    def _tell_refusal(self, turn: Turn, peer: Peer, message: AnyMessage, error: DatasyncError) -> None:
-        told = Rejected(
-            of=message.t,
-            code=error.code,
-            detail=error.detail[:1024],
-            incarnation=getattr(message, "incarnation", 0),
-            epoch=getattr(message, "epoch", 0),
-        )
-        self.send(turn, turn.arrival.link, topics.device_down(peer.name), told)
 
     def _finish(self, turn: Turn) -> Effects:
         self.duties(turn)

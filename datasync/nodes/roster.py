@@ -2,22 +2,20 @@
 
 An account that owes something is due at once and then at growing intervals; one that changes by itself (a copy that
 is held only so long, a source that stays silent) has an expiry. Both are arranged again whenever the account is
-saved, and from the database after a restart.
+saved, and from the database after a restart or when what was saved was taken back.
 """
 
 from dataclasses import dataclass
 
 from datasync.domain import limits
 from datasync.domain.clock import Instant
-from datasync.domain.errors import SignerForeign
+from datasync.domain.errors import EdgeFull
 from datasync.domain.ids import NodeName
-from datasync.handover import accounts, machine
+from datasync.handover import accounts, machine, tokens
 from datasync.handover.machine import Account, Duties
 from datasync.handover.states import EdgeState
 from datasync.nodes.node import Node, Turn
-from datasync.protocol import envelope
-from datasync.protocol.parts import AttachToken, decode_part
-from datasync.security.identity import Role
+from datasync.security.trust import Peer
 from datasync.store import consents, segments, streams
 
 PREPARED_MS = 60_000
@@ -49,12 +47,12 @@ class Roster:
         self.patience = patience
         self._retries: dict[NodeName, _Retry] = {}
         self._expiries: dict[NodeName, int] = {}
-        self._active: set[NodeName] = set()
+        self._served: set[NodeName] = set()
 
     @property
     def load_share(self) -> float:
-        """The share of this edge's capacity that attached devices take; 1 is full."""
-        return len(self._active) / self._devices_max
+        """The share of this edge's capacity that attached and attaching devices take; 1 is full."""
+        return len(self._served) / self._devices_max
 
     def begin(self, turn: Turn) -> None:
         """Arrange what the database says."""
@@ -67,10 +65,29 @@ class Roster:
         """Return the account of a device."""
         return accounts.load(turn.tx, device)
 
+    def of(self, turn: Turn, signer: Peer) -> Account:
+        """Return the account of the device that signed. Raises SignerForeign for another operator's of that name."""
+        account = self.load(turn, signer.name)
+        tokens.check_operator(signer, account.operator)
+        return account
+
     def save(self, turn: Turn, account: Account) -> None:
         """Store the account and arrange what it wants."""
         accounts.save(turn.tx, account, self._node.name, turn.now.wall_ms)
+        turn.touched.add(account.device)
         self._arrange(account, turn.now)
+
+    def undone(self, turn: Turn) -> list[Account]:
+        """Arrange as it is again what was saved and taken back, and return it."""
+        again = [self.load(turn, device) for device in sorted(turn.touched)]
+        for account in again:
+            self._arrange(account, turn.now)
+        return again
+
+    def check_room(self, account: Account) -> None:
+        """Raise EdgeFull when this edge serves as many devices as it may, and this is not one of them."""
+        if account.device not in self._served and self.load_share >= 1:
+            raise EdgeFull(f"{self._node.name} serves as many devices as it may")
 
     def due(self, turn: Turn) -> list[tuple[Account, Duties]]:
         """Return the accounts that owe something now; the next time is later."""
@@ -82,11 +99,13 @@ class Roster:
         return [(self.load(turn, name), self._retries[name].duties) for name in ready]
 
     def expired(self, turn: Turn) -> list[Account]:
-        """Return the accounts that change by themselves now."""
+        """Return the accounts that change by themselves now, also by the wall clock, which may have been set back."""
         ready = [name for name, steady_ms in self._expiries.items() if steady_ms <= turn.now.steady_ms]
-        for name in ready:
-            del self._expiries[name]
-        return [self.load(turn, name) for name in ready]
+        found = [self.load(turn, name) for name in ready]
+        for account in found:
+            self._arrange(account, turn.now)
+        later_ms = turn.now.steady_ms + 1
+        return [account for account in found if self._expiries.get(account.device, later_ms) < later_ms]
 
     @property
     def deadline_ms(self) -> int | None:
@@ -103,18 +122,9 @@ class Roster:
         streams.delete(turn.tx, known)
         accounts.save_keys(turn.tx, self._node.kit.vault, device, None)
 
-    def token(self, raw: bytes, turn: Turn) -> AttachToken:
-        """Return a device's signed token. Raises MessageError and its kinds."""
-        opened = envelope.verify(
-            raw, AttachToken.CONTEXT, self._node.kit.trust, turn.now, bytes_max=limits.CONTROL_BYTES_MAX
-        )
-        token = decode_part(AttachToken, opened.body)
-        if opened.peer.role is not Role.DEVICE or opened.peer.name != token.device:
-            raise SignerForeign(f"{opened.peer.name} signed a token for {token.device}")
-        return token
-
     def _arrange(self, account: Account, now: Instant) -> None:
-        (self._active.add if account.state is EdgeState.ACTIVE else self._active.discard)(account.device)
+        served = account.state in (EdgeState.CATCHING_UP, EdgeState.ACTIVE)
+        (self._served.add if served else self._served.discard)(account.device)
         owed = machine.duties(account)
         retry = self._retries.get(account.device)
         if not owed:

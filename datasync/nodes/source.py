@@ -14,10 +14,11 @@ from datasync.domain.clock import HybridTime
 from datasync.domain.errors import EpochStale, HandoverError, NotAttached, NotFound
 from datasync.domain.ids import HandoverId, NodeName, StreamId, operator_of
 from datasync.domain.ranges import RangeSet
-from datasync.handover import accounts, machine, transfer
+from datasync.handover import accounts, machine, tokens, transfer
 from datasync.handover.machine import Account
 from datasync.handover.states import EdgeState
 from datasync.handover.transfer import Transfer
+from datasync.nodes import records
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.roster import PREPARED_MS, Roster
 from datasync.protocol import cbor, topics
@@ -40,8 +41,7 @@ from datasync.protocol.messages import (
 from datasync.protocol.parts import AttachToken, ConsentStatement, SealedSegment, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import consents, handovers, peers, segments, streams
-from datasync.store.handovers import Handover
+from datasync.store import consents, peers, segments, streams
 from datasync.store.segments import StoredSegment
 
 BACKBONE = "backbone"
@@ -91,7 +91,7 @@ class Source:
         handover = HandoverId(self._node.kit.entropy(16).hex())
         until_ms = turn.now.steady_ms + PREPARED_MS
         self._preparations[device] = _Preparation(handover, target, until_ms, turn.now.steady_ms)
-        handovers.put(turn.tx, self._record(turn, device, handover, target, "preparing", planned=True))
+        records.prepare(turn.tx, handover, "source", device, target, account.known, turn.now.wall_ms)
 
     def forget(self, device: NodeName) -> None:
         """The device attached here again: nothing is given away."""
@@ -105,12 +105,22 @@ class Source:
             gift.add(transfer.movable(turn.tx, account.device))
             self._give(turn, account, gift)
 
+    def begin(self, turn: Turn) -> None:
+        """What was being prepared when the node stopped is not any more; whoever wants it asks again."""
+        records.abandon(turn.tx)
+
+    def undone(self, account: Account) -> None:
+        """An account is as it was: what it does not owe after all is not given."""
+        gift = self._gifts.get(account.device)
+        if gift is not None and (account.state is not EdgeState.FROZEN or account.target != gift.target):
+            del self._gifts[account.device]
+
     def duties(self, turn: Turn) -> None:
         """Send again what targets have not acknowledged."""
         for device, preparation in list(self._preparations.items()):
             if turn.now.steady_ms >= preparation.until_ms:
                 del self._preparations[device]
-                self._set_phase(turn, preparation.handover, "expired")
+                records.set_phase(turn.tx, preparation.handover, "expired")
             else:
                 self._pursue(turn, device, preparation)
         for device, gift in self._gifts.items():
@@ -121,7 +131,7 @@ class Source:
     # --- before the device leaves
 
     def _on_hint(self, turn: Turn, peer: Peer, hint: Hint) -> None:
-        account = self._roster.load(turn, peer.name)
+        account = self._roster.of(turn, peer)
         if account.state is not EdgeState.ACTIVE or account.served[1] != hint.epoch:
             raise NotAttached(f"{peer.name} is not attached to {self._node.name} under epoch {hint.epoch}")
         try:
@@ -131,6 +141,9 @@ class Source:
             self._node.send(turn, DEVICES, topics.device_down(peer.name), refused)
 
     def _on_advise(self, turn: Turn, peer: Peer, advise: Advise) -> None:
+        order = (advise.incarnation, advise.epoch)
+        if self._roster.load(turn, advise.device).served != order:
+            raise NotAttached(f"{advise.device} is not attached to {self._node.name} under {order}")
         self.prepare(turn, advise.device, advise.target)
 
     def _pursue(self, turn: Turn, device: NodeName, preparation: _Preparation) -> None:
@@ -170,15 +183,16 @@ class Source:
     def _on_refused(self, turn: Turn, peer: Peer, refused: Refused) -> None:
         preparation = self._expected(peer, refused.handover, refused.device)
         del self._preparations[refused.device]
-        self._set_phase(turn, preparation.handover, "refused")
+        records.set_phase(turn.tx, preparation.handover, "refused")
         self._node.send(turn, DEVICES, topics.device_down(refused.device), refused)
 
     def _on_segments_ack(self, turn: Turn, peer: Peer, ack: SegmentsAck) -> None:
         gift = self._gifts.get(ack.device)
         preparation = self._preparations.get(ack.device)
-        if ack.epoch and gift is not None and gift.target == peer.name:
+        account = self._roster.load(turn, ack.device)
+        if gift is not None and gift.target == peer.name and (ack.incarnation, ack.epoch) == account.known:
             gift.acknowledge(ack.has)
-            self._give(turn, self._roster.load(turn, ack.device), gift)
+            self._give(turn, account, gift)
         elif not ack.epoch and preparation is not None and preparation.target == peer.name and preparation.transfer:
             preparation.transfer.acknowledge(ack.has)
             self._step(turn, ack.device, preparation)
@@ -198,14 +212,17 @@ class Source:
         target = peers.get(turn.tx, preparation.target)
         if target is None:
             return
+        served = self._roster.load(turn, device).served
         ready = Ready(
             handover=preparation.handover,
             target=preparation.target,
             nonce=preparation.nonce,
             root=_root(transfer.coverage(turn.tx, device)),
             certificate=target.certificate,
+            incarnation=served[0],
+            epoch=served[1],
         )
-        self._set_phase(turn, preparation.handover, "ready")
+        records.set_phase(turn.tx, preparation.handover, "ready")
         self._node.send(turn, DEVICES, topics.device_down(device), ready)
 
     def _expected(self, peer: Peer, handover: str | None, device: NodeName) -> _Preparation:
@@ -217,12 +234,10 @@ class Source:
     # --- after the device has left
 
     def _on_fence(self, turn: Turn, peer: Peer, fence: Fence) -> None:
-        token = self._roster.token(fence.token, turn)
-        if token.edge != peer.name:
-            raise HandoverError(f"{peer.name} shows a token that names {token.edge}")
-        account = self._roster.load(turn, token.device)
+        token, signer = self._token(turn, peer, fence.token)
+        account = self._roster.of(turn, signer)
         try:
-            frozen = self._freeze(turn, account, token)
+            frozen = self._freeze(turn, account, token, signer)
         except EpochStale:
             told = Superseded(device=token.device, incarnation=token.incarnation, epoch=token.epoch)
             self._tell(turn, peer.name, told)
@@ -230,34 +245,30 @@ class Source:
         gift = self._gifts.get(token.device)
         if gift is None or gift.target != peer.name:
             gift = self._gifts[token.device] = Transfer(peer.name, self._givable(turn, frozen), self._is_hot(turn))
+        gift.hot_told = False
         gift.acknowledge(fence.has)
         self._give(turn, frozen, gift)
 
-    def _freeze(self, turn: Turn, account: Account, token: AttachToken) -> Account:
+    def _token(self, turn: Turn, peer: Peer, raw: bytes) -> tuple[AttachToken, Peer]:
+        token, signer = tokens.opened(raw, self._node.kit.trust, turn.now)
+        if token.edge != peer.name:
+            raise HandoverError(f"{peer.name} shows a token that names {token.edge}")
+        return token, signer
+
+    def _freeze(self, turn: Turn, account: Account, token: AttachToken, signer: Peer) -> Account:
+        if account.state is EdgeState.ACTIVE and not account.token:
+            raise EpochStale(f"{token.device} is a plain device here, which gave no keys to move its rows under")
         frozen = machine.fence(account, token, self._node.name, turn.now.wall_ms)
         if frozen is account:
             return account
-        handover = handover_id(token)
-        frozen = replace(frozen, handover=handover)
+        frozen = replace(frozen, operator=signer.operator, handover=records.handover_id(turn.tx, token))
+        self._roster.save(turn, frozen)
+        segments.conceal(turn.tx, [stream.stream for stream in streams.of_device(turn.tx, account.device)])
+        records.freeze(turn.tx, frozen, token, turn.now.wall_ms)
         self._preparations.pop(account.device, None)
         self._gifts.pop(account.device, None)
-        self._roster.save(turn, frozen)
         if frozen.state is EdgeState.ERASED:
             self._roster.erase(turn, account.device)
-        segments.conceal(turn.tx, [stream.stream for stream in streams.of_device(turn.tx, account.device)])
-        record = handovers.get(turn.tx, handover) or self._record(
-            turn, account.device, handover, token.edge, "frozen", planned=token.handover is not None
-        )
-        handovers.put(
-            turn.tx,
-            replace(
-                record,
-                phase="frozen",
-                incarnation=token.incarnation,
-                epoch=token.epoch,
-                frozen_ms=turn.now.wall_ms,
-            ),
-        )
         turn.count("handover", "frozen")
         return frozen
 
@@ -271,7 +282,8 @@ class Source:
         self._send_delta(turn, account, gift)
         if gift.complete and not account.pending:
             self._tell(turn, gift.target, self._delta(turn, account, [], hot=True, complete=True))
-        elif gift.hot and not account.cold:
+        elif gift.hot and not account.cold and not gift.hot_told:
+            gift.hot_told = True
             self._tell(turn, gift.target, self._delta(turn, account, [], hot=True, complete=False))
 
     def _send_delta(self, turn: Turn, account: Account, gift: Transfer) -> None:
@@ -282,7 +294,7 @@ class Source:
 
     def _delta(self, turn: Turn, account: Account, sealed: list[SealedSegment], *, hot: bool, complete: bool) -> Delta:
         known = streams.of_device(turn.tx, account.device)
-        said = consents.of_streams(turn.tx, [stream.stream for stream in known]) if complete else []
+        said = consents.of_streams(turn.tx, [stream.stream for stream in known]) if hot or complete else []
         return Delta(
             device=account.device,
             incarnation=account.known[0],
@@ -295,13 +307,11 @@ class Source:
         )
 
     def _on_active(self, turn: Turn, peer: Peer, active: Active) -> None:
-        token = self._roster.token(active.token, turn)
-        if token.edge != peer.name:
-            raise HandoverError(f"{peer.name} shows a token that names {token.edge}")
-        account = self._roster.load(turn, token.device)
+        token, signer = self._token(turn, peer, active.token)
+        account = self._roster.of(turn, signer)
         try:
             if token.order > account.known:
-                account = self._freeze(turn, account, token)
+                account = self._freeze(turn, account, token, signer)
             self._hold(turn, machine.target_active(account, token.order, turn.now.wall_ms), account)
         except EpochStale:
             turn.count("handover", "overtaken")
@@ -313,8 +323,7 @@ class Source:
             return
         self._gifts.pop(held.device, None)
         self._roster.save(turn, held)
-        if held.handover is not None and (record := handovers.get(turn.tx, held.handover)) is not None:
-            handovers.put(turn.tx, replace(record, phase="held", active_ms=turn.now.wall_ms))
+        records.hold(turn.tx, held, turn.now.wall_ms)
 
     # --- both
 
@@ -337,27 +346,6 @@ class Source:
     def _tell(self, turn: Turn, edge: NodeName, message: Message) -> None:
         self._node.send(turn, BACKBONE, topics.edge_in(edge, self._node.name), message)
 
-    def _set_phase(self, turn: Turn, handover: HandoverId, phase: str) -> None:
-        record = handovers.get(turn.tx, handover)
-        if record is not None and record.phase != phase:
-            handovers.put(turn.tx, replace(record, phase=phase))
-
-    def _record(
-        self, turn: Turn, device: NodeName, handover: HandoverId, target: NodeName, phase: str, *, planned: bool
-    ) -> Handover:
-        account = self._roster.load(turn, device)
-        return Handover(
-            handover=handover,
-            device=device,
-            role="source",
-            peer=target,
-            phase=phase,
-            incarnation=account.known[0],
-            epoch=account.known[1],
-            planned=planned,
-            started_ms=turn.now.wall_ms,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class _Hot:
@@ -369,14 +357,6 @@ class _Hot:
     def __call__(self, each: StoredSegment) -> bool:
         hot_ms = self.hot_ms.get(each.collection)
         return hot_ms is None or each.captured >= HybridTime(self.now_ms - hot_ms, 0)
-
-
-def handover_id(token: AttachToken) -> HandoverId:
-    """Return the id of the handover that a token completes; one without preparation has it from its order."""
-    if token.handover is not None:
-        return HandoverId(token.handover)
-    text = f"datasync/handover/{token.device}/{token.incarnation}/{token.epoch}"
-    return HandoverId(hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
 def _root(manifest: Mapping[StreamId, RangeSet]) -> str:

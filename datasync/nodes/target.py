@@ -9,18 +9,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from datasync.domain import limits
-from datasync.domain.errors import DatasyncError, EdgeFull, HandoverError, NotAttached, SignerForeign
-from datasync.domain.ids import HandoverId, NodeName, StreamId
+from datasync.domain.errors import HandoverError, NotAttached, SignerForeign
+from datasync.domain.ids import HandoverId, NodeName, StreamId, operator_of
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
-from datasync.handover import accounts, machine, transfer
+from datasync.handover import accounts, machine, tokens, transfer
 from datasync.handover.machine import Account, Duties
 from datasync.handover.states import EdgeState
+from datasync.nodes import records
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.roster import Roster
-from datasync.nodes.source import BACKBONE, DEVICES, Source, handover_id
+from datasync.nodes.source import BACKBONE, DEVICES, Source
 from datasync.protocol import topics
 from datasync.protocol.messages import (
     Active,
@@ -31,7 +32,6 @@ from datasync.protocol.messages import (
     Message,
     Prepare,
     Prepared,
-    Refused,
     Registered,
     Release,
     Segments,
@@ -42,7 +42,6 @@ from datasync.protocol.parts import AttachToken, SessionKeys, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import handovers, segments, streams
-from datasync.store.handovers import Handover
 from datasync.store.segments import State
 from datasync.sync.sender import Sender
 
@@ -75,64 +74,61 @@ class Target:
     # --- before the device comes
 
     def _on_prepare(self, turn: Turn, peer: Peer, prepare: Prepare) -> None:
-        try:
-            self._prepare(turn, peer, prepare)
-        except DatasyncError as error:
-            reason = f"{error.detail} [{error.code}]"[:1024]
-            self._tell(turn, peer.name, Refused(handover=prepare.handover, device=prepare.device, reason=reason))
-            raise
-
-    def _prepare(self, turn: Turn, peer: Peer, prepare: Prepare) -> None:
-        if self._roster.load_share >= 1:
-            raise EdgeFull(f"{self._node.name} serves as many devices as it may")
+        if peer.operator != operator_of(self._node.name):
+            raise HandoverError(f"the policy moves nothing from {peer.name} to {self._node.name}")
         account = self._roster.load(turn, prepare.device)
+        self._roster.check_room(account)
         nonce, order = self._node.kit.entropy(16), (prepare.incarnation, prepare.epoch)
         handover = HandoverId(prepare.handover)
+        record = handovers.get(turn.tx, handover)
+        if record is not None and (record.device, record.peer) != (prepare.device, peer.name):
+            raise HandoverError(f"the handover {handover} is another one here")
         after = machine.prepare(account, handover, order, nonce, turn.now.wall_ms)
         transfer.know(turn.tx, prepare.device, prepare.streams, turn.now)
         self._roster.save(turn, after)
-        if handovers.get(turn.tx, handover) is None:
-            handovers.put(turn.tx, self._record(turn, after, handover, order, peer.name, "prepared", planned=True))
+        if record is None:
+            records.prepare(turn.tx, handover, "target", prepare.device, peer.name, order, turn.now.wall_ms)
         has = transfer.coverage(turn.tx, prepare.device)
         prepared = Prepared(handover=handover, device=prepare.device, nonce=after.nonce, has=has)
         self._tell(turn, peer.name, prepared)
 
     def _on_segments(self, turn: Turn, peer: Peer, message: Segments) -> None:
         account = self._roster.load(turn, message.device)
-        if account.handover != message.handover or account.state in (EdgeState.ACTIVE, EdgeState.CATCHING_UP):
-            raise HandoverError(f"{self._node.name} expects no segments of {message.device} in advance")
+        record = handovers.get(turn.tx, message.handover)
+        prepared = account.state in (EdgeState.PREPARED, EdgeState.FROZEN, EdgeState.HELD) and account.nonce
+        if not prepared or account.handover != message.handover or record is None or record.peer != peer.name:
+            raise HandoverError(f"{self._node.name} expects no segments of {message.device} from {peer.name}")
         known = transfer.know(turn.tx, message.device, [], turn.now)
         count, rows = transfer.arrive(turn.tx, known, message.segments, visible=False)
-        self._add_up(turn, account.handover, count, rows, sum(len(each.body) for each in message.segments))
+        records.add_up(turn.tx, account.handover, count, rows, sum(len(each.body) for each in message.segments))
         has = transfer.coverage(turn.tx, message.device)
         self._tell(turn, peer.name, SegmentsAck(device=message.device, incarnation=0, epoch=0, has=has))
 
     # --- the device attaches
 
     def _on_attach(self, turn: Turn, peer: Peer, attach: Attach) -> None:
-        token = self._roster.token(attach.token, turn)
-        if token.device != peer.name or token.order != (attach.incarnation, attach.epoch):
+        token, signer = tokens.opened(attach.token, self._node.kit.trust, turn.now)
+        if signer != peer or token.order != (attach.incarnation, attach.epoch):
             raise SignerForeign(f"{peer.name} shows a token of {token.device}")
-        account = self._roster.load(turn, peer.name)
+        account = self._roster.of(turn, peer)
         nonces = self._challenge.nonces
         after = machine.attach(account, token, attach.token, self._node.name, nonces, turn.now.wall_ms)
         if after is account:
             if account.state is EdgeState.ACTIVE:
                 self._confirm(turn, account)
             return
-        if account.state is not EdgeState.ACTIVE and self._roster.load_share >= 1:
-            raise EdgeFull(f"{self._node.name} serves as many devices as it may")
+        self._roster.check_room(account)
         keys = self._session_keys(turn, peer, token, attach, after)
         known = transfer.know(turn.tx, peer.name, attach.streams, turn.now)
         transfer.adopt(self._node.kit.vault, keys, known, turn.now)
         turn.count("handover", "rows dropped", transfer.drop_unreadable(turn.tx, self._node.kit.vault, peer.name))
-        after = replace(after, handover=handover_id(token))
+        after = replace(after, operator=peer.operator, handover=records.handover_id(turn.tx, token))
         self._roster.save(turn, after)
         accounts.save_keys(turn.tx, self._node.kit.vault, peer.name, keys)
-        self._source.forget(peer.name)
-        self._begin_record(turn, after, token)
+        records.attach(turn.tx, after, token, turn.now.wall_ms)
         turn.count("handover", "attached")
         self._advance(turn, after)
+        self._source.forget(peer.name)
 
     def _session_keys(self, turn: Turn, peer: Peer, token: AttachToken, attach: Attach, after: Account) -> SessionKeys:
         context = f"datasync/session/{token.device}/{token.incarnation}/{token.epoch}"
@@ -158,7 +154,7 @@ class Target:
         turn.count("handover", "unreadable", len(delta.segments) - len(readable))
         count, rows = transfer.arrive(turn.tx, known, readable, visible=visible)
         take_consents(turn.tx, self._node.place, delta.consents, known)
-        self._add_up(turn, account.handover, count, rows, sum(len(each.body) for each in delta.segments))
+        records.add_up(turn.tx, account.handover, count, rows, sum(len(each.body) for each in readable))
         has = transfer.coverage(turn.tx, delta.device)
         ack = SegmentsAck(device=delta.device, incarnation=delta.incarnation, epoch=delta.epoch, has=has)
         if delta.segments:
@@ -188,7 +184,7 @@ class Target:
                 self._advance(turn, after)
             case EdgeState.ACTIVE if before.pending and not after.pending:
                 self._confirm(turn, after)
-                self._finish_record(turn, after)
+                records.serve(turn.tx, after, turn.now.wall_ms)
             case EdgeState.FROZEN:
                 self._source.feed(turn, after)
 
@@ -206,7 +202,7 @@ class Target:
         segments.reveal(turn.tx, [stream.stream for stream in known])
         self._forwarding.look_again()
         self._confirm(turn, active)
-        self._finish_record(turn, active)
+        records.serve(turn.tx, active, turn.now.wall_ms)
         turn.count("handover", "active")
 
     def _confirm(self, turn: Turn, account: Account) -> None:
@@ -236,11 +232,14 @@ class Target:
 
     def _on_release(self, turn: Turn, peer: Peer, release: Release) -> None:
         account = self._roster.load(turn, release.device)
-        self._roster.save(turn, machine.released(account, peer.name, (release.incarnation, release.epoch)))
+        after = machine.released(account, peer.name, (release.incarnation, release.epoch))
+        if after != account:
+            self._roster.save(turn, after)
 
     def _on_registered(self, turn: Turn, peer: Peer, registered: Registered) -> None:
         account = self._roster.load(turn, registered.device)
-        if account.served == (registered.incarnation, registered.epoch) and not account.registered:
+        order = (registered.incarnation, registered.epoch)
+        if account.token and account.served == order and not account.registered:
             self._roster.save(turn, replace(account, registered=True))
 
     def _expire(self, turn: Turn, account: Account) -> None:
@@ -254,68 +253,7 @@ class Target:
             self._source.forget(account.device)
             self._roster.erase(turn, account.device)
             turn.count("handover", "erased")
-            if account.handover is not None:
-                self._set(turn, account.handover, phase="erased", finished_ms=turn.now.wall_ms)
-
-    # --- the record of it
-
-    def _begin_record(self, turn: Turn, account: Account, token: AttachToken) -> None:
-        handover = handover_id(token)
-        source = account.cold[-1] if account.cold else None
-        record = handovers.get(turn.tx, handover) or self._record(
-            turn, account, handover, token.order, source, "", planned=token.handover is not None
-        )
-        handovers.put(
-            turn.tx,
-            replace(
-                record,
-                phase="catching-up",
-                incarnation=token.incarnation,
-                epoch=token.epoch,
-                frozen_ms=turn.now.wall_ms,
-            ),
-        )
-
-    def _finish_record(self, turn: Turn, account: Account) -> None:
-        if account.handover is not None:
-            record = handovers.get(turn.tx, account.handover)
-            active_ms = record.active_ms if record is not None and record.active_ms else turn.now.wall_ms
-            finished_ms = None if account.pending else turn.now.wall_ms
-            self._set(turn, account.handover, phase=account.mode, active_ms=active_ms, finished_ms=finished_ms)
-
-    def _add_up(self, turn: Turn, handover: HandoverId | None, count: int, rows: int, size_bytes: int) -> None:
-        record = handovers.get(turn.tx, handover) if handover is not None else None
-        if record is not None and count:
-            segments_now, rows_now, bytes_now = record.segments + count, record.rows + rows, record.bytes + size_bytes
-            handovers.put(turn.tx, replace(record, segments=segments_now, rows=rows_now, bytes=bytes_now))
-
-    def _set(self, turn: Turn, handover: HandoverId, **changed: str | int | None) -> None:
-        record = handovers.get(turn.tx, handover)
-        if record is not None:
-            handovers.put(turn.tx, replace(record, **changed))  # type: ignore[arg-type]
-
-    def _record(
-        self,
-        turn: Turn,
-        account: Account,
-        handover: HandoverId,
-        order: tuple[int, int],
-        source: NodeName | None,
-        phase: str,
-        *,
-        planned: bool,
-    ) -> Handover:
-        return Handover(
-            handover=handover,
-            device=account.device,
-            role="target",
-            peer=source,
-            phase=phase,
-            incarnation=order[0],
-            epoch=order[1],
-            planned=planned,
-            started_ms=turn.now.wall_ms,
-        )
+            records.erase(turn.tx, account, turn.now.wall_ms)
 
     def _tell(self, turn: Turn, edge: NodeName, message: Message) -> None:
         self._node.send(turn, BACKBONE, topics.edge_in(edge, self._node.name), message)

@@ -48,7 +48,7 @@ class Beacon(Message):
     t: Literal["beacon"] = "beacon"
     name: Node
     nonce: Nonce
-    load: Annotated[float, Field(ge=0)] | None
+    load: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     issued_ms: Moment
 
 
@@ -61,10 +61,12 @@ class Hint(Message):
 
 
 class Advise(Message):
-    """The cloud asks an edge to move a device."""
+    """The cloud asks an edge to move a device that is registered there under this epoch."""
 
     t: Literal["advise"] = "advise"
     device: Node
+    incarnation: Counter
+    epoch: Counter
     target: Node
 
 
@@ -120,10 +122,12 @@ class SegmentsAck(Message):
 
 
 class Ready(Message):
-    """Source to device: the target has your state; attach there with this nonce."""
+    """Source to device: the target has your state; attach there with this nonce. It counts under this epoch alone."""
 
     t: Literal["ready"] = "ready"
     handover: HexId
+    incarnation: Counter
+    epoch: Counter
     target: Node
     nonce: Nonce
     root: Annotated[str, Field(min_length=64, max_length=64)]
@@ -182,7 +186,7 @@ class Attached(Message):
     incarnation: Counter
     epoch: Counter
     mode: Literal["full", "degraded"]
-    missing: Annotated[list[Node], Field(max_length=limits.PREVIOUS_MAX)]
+    missing: Annotated[list[Node], Field(max_length=limits.SOURCES_MAX)]
     has: Coverage
     safe: Coverage
 
@@ -261,6 +265,8 @@ class ConsentAck(Message):
     """Edge to device: these consents are durable here, by stream, purpose and stamp."""
 
     t: Literal["consents-ack"] = "consents-ack"
+    incarnation: Counter
+    epoch: Counter
     consents: Annotated[list[ConsentKey], Field(max_length=1024)]
 
 

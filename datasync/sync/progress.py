@@ -1,0 +1,41 @@
+"""How far a device's segments are: waiting to be sent, durable at the edge, safe.
+
+Edge-private segments are safe at the edge, public ones when the cloud has them too. What an edge says that it has
+counts only as far as the device has captured: the device alone knows its numbers.
+"""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from datasync.domain.ids import StreamId
+from datasync.domain.ranges import RangeSet
+from datasync.domain.tiers import Tier
+from datasync.store import segments, streams
+from datasync.store.segments import State
+from datasync.store.streams import Stream
+
+NOTHING = RangeSet()
+
+
+def acknowledge(tx: Connection, durable: Mapping[StreamId, RangeSet], safe: Mapping[StreamId, RangeSet]) -> None:
+    """Note what the edge has durably, and what is safe."""
+    for stream, here in streams.get(tx, durable.keys() | safe.keys()).items():
+        _advance(tx, here, durable.get(stream, NOTHING), safe.get(stream, NOTHING) - here.safe)
+
+
+def resume(tx: Connection, here: Stream, has: RangeSet, safe: RangeSet) -> None:
+    """Let wait what an edge lacks that serves the device from now on; ``has`` and ``safe`` are all of it."""
+    lacking = here.have - here.safe - safe - has
+    segments.mark(tx, here.stream, lacking, State.WAITING, from_states=[State.DURABLE])
+    _advance(tx, here, has - here.safe, safe - here.safe)
+
+
+def _advance(tx: Connection, here: Stream, durable: RangeSet, safe: RangeSet) -> None:
+    if here.tier is not Tier.PUBLIC:
+        durable, safe = NOTHING, durable | safe
+    segments.mark(tx, here.stream, safe, State.SAFE, from_states=[State.WAITING, State.DURABLE])
+    segments.mark(tx, here.stream, durable, State.DURABLE, from_states=[State.WAITING])
+    known = here.safe | (safe & here.have)
+    if known != here.safe:
+        streams.put_safe(tx, {here.stream: known})
