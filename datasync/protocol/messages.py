@@ -16,6 +16,7 @@ from datasync.protocol.parts import (
     Consents,
     Counter,
     Coverage,
+    Digest,
     HexId,
     Model,
     Moment,
@@ -80,7 +81,7 @@ class Prepare(Message):
     epoch: Counter
     streams: StreamNotes
     manifest: Coverage
-    root: Annotated[str, Field(min_length=64, max_length=64)]
+    root: Digest
 
 
 class Prepared(Message):
@@ -130,7 +131,7 @@ class Ready(Message):
     epoch: Counter
     target: Node
     nonce: Nonce
-    root: Annotated[str, Field(min_length=64, max_length=64)]
+    root: Digest
     certificate: Certificate
 
 
@@ -286,7 +287,7 @@ class PolicyBundle(Message):
 
     t: Literal["policy"] = "policy"
     revision: Counter
-    digest: Annotated[str, Field(min_length=64, max_length=64)]
+    digest: Digest
     source: Annotated[bytes, Field(max_length=limits.POLICY_BYTES_MAX)]
 
 

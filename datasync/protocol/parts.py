@@ -4,15 +4,27 @@ Every field has a type and a bound, unknown fields are refused, and nothing is c
 be malicious. Streams are named by id; ``Coverage`` says which sequence numbers of which streams somebody has.
 """
 
+import re
 from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)
 
 from datasync.domain import limits
 from datasync.domain.errors import MessageError
 from datasync.domain.ids import NodeName, StreamId, is_hex_id, node_name
 from datasync.domain.ranges import RangeSet
 from datasync.protocol import cbor
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def _ranges(value: object) -> RangeSet:
@@ -23,6 +35,18 @@ def _ranges(value: object) -> RangeSet:
     if not all(type(bound) is int and 0 <= bound <= limits.SEQUENCE_MAX for bound in value):
         raise ValueError(f"bounds are whole numbers up to {limits.SEQUENCE_MAX}")
     return RangeSet.from_list(value)
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ValueError("a digest has 64 hexadecimal digits")
+    return value
+
+
+def _text(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("a name has no control characters")
+    return value
 
 
 def _hex_id(value: object) -> str:
@@ -44,10 +68,18 @@ Node = Annotated[NodeName, PlainValidator(_node)]
 Coverage = Annotated[dict[Stream, Ranges], Field(max_length=limits.STREAMS_PER_DEVICE_MAX * 16)]
 Counter = Annotated[int, Field(ge=0, le=limits.SEQUENCE_MAX)]
 Moment = Annotated[int, Field(ge=0, lt=1 << 63)]
+Time = Annotated[int, Field(ge=-limits.SEQUENCE_MAX, le=limits.SEQUENCE_MAX)]
+Constant = (
+    bool
+    | Annotated[int, Field(ge=-limits.SEQUENCE_MAX, le=limits.SEQUENCE_MAX)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=limits.META_TEXT_CHARACTERS_MAX)]
+)
 Nonce = Annotated[bytes, Field(min_length=16, max_length=16)]
 Key = Annotated[bytes, Field(min_length=32, max_length=32)]
 Certificate = Annotated[bytes, Field(max_length=4096)]
-Name = Annotated[str, Field(min_length=1, max_length=128)]
+Name = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARACTERS_MAX), AfterValidator(_text)]
+Digest = Annotated[str, PlainValidator(_digest)]
 Text = Annotated[str, Field(max_length=1024)]
 
 
@@ -79,11 +111,11 @@ class SealedSegment(Model):
     seq_last: Counter
     rows: Annotated[int, Field(ge=0, le=limits.SEGMENT_ROWS_MAX)]
     captured: Moment
-    time_min_ms: int | None
-    time_max_ms: int | None
-    policy_digest: Annotated[str, Field(max_length=64)]
-    meta: Annotated[dict[str, str | int | float | bool], Field(max_length=32)]
-    hash: Annotated[str, Field(min_length=64, max_length=64)]
+    time_min_ms: Time | None
+    time_max_ms: Time | None
+    policy_digest: Digest
+    meta: Annotated[dict[Name, Constant], Field(max_length=limits.META_ENTRIES_MAX)]
+    hash: Digest
     safe: bool
     key_id: HexId
     body: Annotated[bytes, Field(max_length=limits.SEGMENT_BYTES_MAX)]

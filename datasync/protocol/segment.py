@@ -227,6 +227,7 @@ def _check(header: Header) -> None:
     _require(len(header.public_key) == 32, "the stream's key has not 32 bytes")
     _require(header.stream == stream_id(header.public_key), "the stream's id is not its key's fingerprint")
     _require(0 < len(header.collection) <= NAME_CHARACTERS_MAX, "the collection's name is empty or too long")
+    _require(header.collection.isprintable(), "the collection's name has control characters")
     _require(0 <= header.seq_first <= header.seq_last <= SEQUENCE_MAX, "the sequence numbers are out of bounds")
     _require(_span(header) <= SEGMENT_ROWS_MAX, f"it spans more than {SEGMENT_ROWS_MAX} sequence numbers")
     _require(0 <= header.rows <= _span(header), "it has more rows than sequence numbers")
