@@ -26,6 +26,21 @@ from datasync.sync.sender import Sender
 TELL_MS = 100
 """How long a device may have to wait for the word that something is safe."""
 
+_ANNOUNCED = (
+    "stream",
+    "collection",
+    "tier",
+    "seq_first",
+    "seq_last",
+    "rows",
+    "captured",
+    "time_min_ms",
+    "time_max_ms",
+    "policy_digest",
+    "meta",
+)
+"""What a segment's stored metadata repeat of its header."""
+
 
 class Forwarding:
     """What one edge owes the cloud."""
@@ -110,15 +125,5 @@ class Forwarding:
 def check_same(arrived: segment.Segment, each: StoredSegment) -> None:
     """Raise SegmentInvalid unless a segment is the one that its stored metadata say."""
     header = arrived.header
-    said = (each.stream, each.collection, each.tier, each.seq_first, each.seq_last, each.rows, each.hash)
-    found = (
-        header.stream,
-        header.collection,
-        header.tier,
-        header.seq_first,
-        header.seq_last,
-        header.rows,
-        arrived.hash,
-    )
-    if said != found:
+    if each.hash != arrived.hash or any(getattr(each, name) != getattr(header, name) for name in _ANNOUNCED):
         raise SegmentInvalid(f"the segment at {each.seq_first} of stream {each.stream} is not what was announced")
