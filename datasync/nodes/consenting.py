@@ -35,14 +35,13 @@ def take_consents(
     """Store the statements of known streams and return which those are; the others are to be sent again.
 
     ``known`` are the streams of one device, or at the cloud those that are spoken of. Raises SignatureInvalid when a
-    statement was not signed by its stream, and MessageError when there would be too many; then none was stored.
+    statement was not signed by its stream, and MessageError when a device has too many; then none was stored.
     """
     ours = [each for each in statements if stream_id(each.public_key) in known]
     for each in ours:
         _verify(each)
-    said = {(each.stream, each.purpose) for each in consents.of_streams(tx, known)} if ours else set()
-    if len(said | {(stream_id(each.public_key), each.purpose) for each in ours}) > limits.CONSENTS_PER_DEVICE_MAX:
-        raise MessageError(f"over {limits.CONSENTS_PER_DEVICE_MAX} consents", fix="use the purposes of the policy")
+    if ours and place is Place.EDGE:
+        _check_number(tx, ours, known)
     taken = []
     for each in ours:
         stream = known[stream_id(each.public_key)]
@@ -110,6 +109,13 @@ def as_stored(stream: StreamId, said: ConsentStatement, state: State) -> Consent
     """Return a statement as the store keeps it."""
     stamp, signed = HybridTime.unpack(said.stamp), cbor.dumps(said.model_dump())
     return Consent(stream, said.purpose, said.given, stamp, signed, state)
+
+
+def _check_number(tx: Connection, ours: Iterable[ConsentStatement], known: Iterable[StreamId]) -> None:
+    said = {(each.stream, each.purpose) for each in consents.of_streams(tx, known)}
+    said |= {(stream_id(each.public_key), each.purpose) for each in ours}
+    if len(said) > limits.CONSENTS_PER_DEVICE_MAX:
+        raise MessageError(f"a device has at most {limits.CONSENTS_PER_DEVICE_MAX} consents", fix="use fewer purposes")
 
 
 def _verify(said: ConsentStatement) -> None:
