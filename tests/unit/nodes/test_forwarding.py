@@ -1,10 +1,5 @@
 """Forwarding: what an edge owes the cloud, and the word that the cloud has it."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from datasync.nodes.forwarding import TELL_MS
 from datasync.nodes.node import Record
 from datasync.policy.loading import load
@@ -13,16 +8,10 @@ from datasync.protocol import envelope, topics
 from datasync.protocol.messages import Ack, AnyMessage, decode
 from datasync.store import segments
 from datasync.store.segments import State
-from tests.unit.nodes.wire import CBD, CLOUD, POLICY, WATCH, Wire, wire
+from tests.unit.nodes.wire import CBD, CLOUD, POLICY, WATCH, Wire
 
 BATCH = 100
 """As many rows as the device makes a batch of at once."""
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> Iterator[Wire]:
-    with wire(tmp_path) as made:
-        yield made
 
 
 def record_batches(net: Wire, count: int) -> None:

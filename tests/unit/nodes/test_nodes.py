@@ -1,74 +1,37 @@
 """Nodes by hand: what they do with what they are told, and what they refuse."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from datasync.domain.clock import Instant
-from datasync.domain.ids import NodeName, node_name
+from datasync.domain.ids import node_name
 from datasync.handover import accounts, whereabouts
+from datasync.handover.machine import Account
 from datasync.handover.states import DeviceState, EdgeState
-from datasync.nodes.device import DeviceNode
-from datasync.nodes.node import Activate, Arrival, Move, Outgoing, StartHandover
+from datasync.nodes.node import Activate, Arrival, Move, StartHandover
 from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import envelope, topics
-from datasync.protocol.messages import Attach, PolicyBundle, decode
+from datasync.protocol.messages import Attach, PolicyBundle
 from datasync.security.identity import Role
 from datasync.security.trust import Authority
 from datasync.store import segments, streams
-from datasync.store.segments import Count, State
-from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, POLICY, START_MS, WATCH, Wire, wire
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> Iterator[Wire]:
-    with wire(tmp_path) as made:
-        yield made
-
-
-def device(net: Wire) -> DeviceNode:
-    node = net.nodes[WATCH].node
-    assert isinstance(node, DeviceNode)
-    return node
-
-
-def state(net: Wire, edge: NodeName, name: NodeName = WATCH) -> EdgeState:
-    with net.nodes[edge].database.read() as tx:
-        return accounts.load(tx, name).state
-
-
-def rows(net: Wire, name: NodeName) -> dict[str, int]:
-    with net.nodes[name].database.read() as tx:
-        found: list[Count] = segments.counts(tx)
-    return {each.tier.label: each.rows for each in found}
-
-
-def attaches(sent: list[Outgoing], net: Wire) -> list[tuple[Outgoing, Attach]]:
-    """Return the attach messages among what was sent."""
-    found = []
-    for each in sent:
-        if each.topic == topics.device_up(WATCH):
-            body = envelope.verify(each.payload, each.topic, net.nodes[CBD].kit.trust, net.now, bytes_max=1 << 20).body
-            message = decode(body)
-            if isinstance(message, Attach):
-                found.append((each, message))
-    return found
+from datasync.store.segments import State
+from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, POLICY, START_MS, WATCH, Wire
 
 
 def test_a_new_device_attaches_at_home_and_gets_the_policy_from_its_edge(net: Wire) -> None:
-    assert device(net).whereabouts.state is DeviceState.ATTACHED
-    assert device(net).whereabouts.edge == CBD
-    assert state(net, CBD) is EdgeState.ACTIVE
-    assert device(net).policy is not None
+    assert net.device.whereabouts.state is DeviceState.ATTACHED
+    assert net.device.whereabouts.edge == CBD
+    assert net.state(CBD) is EdgeState.ACTIVE
+    assert net.device.policy is not None
 
 
 def test_rows_end_at_the_edge_and_in_the_cloud_and_each_place_has_its_tiers_alone(net: Wire) -> None:
     net.record(1, 2, 3)
-    assert rows(net, WATCH) == {"public": 3, "edge-private": 3, "user-private": 3}
-    assert rows(net, CBD) == {"public": 3, "edge-private": 3}
-    assert rows(net, CLOUD) == {"public": 3}
+    assert net.nodes[WATCH].rows() == {"public": 3, "edge-private": 3, "user-private": 3}
+    assert net.nodes[CBD].rows() == {"public": 3, "edge-private": 3}
+    assert net.nodes[CLOUD].rows() == {"public": 3}
     with net.nodes[WATCH].database.read() as tx:
         assert segments.count(tx, [State.WAITING, State.DURABLE]) == 0
 
@@ -78,7 +41,7 @@ def test_what_is_lost_on_the_way_is_sent_again_and_what_comes_twice_is_stored_on
     net.record(1, 2)
     net.wait(5_000)
     assert net.count("stored", "duplicates") > 0
-    assert rows(net, CBD) == {"public": 2, "edge-private": 2}
+    assert net.nodes[CBD].rows() == {"public": 2, "edge-private": 2}
     net.lose = lambda _: False
     net.wait(20_000)
     with net.nodes[WATCH].database.read() as tx:
@@ -94,20 +57,20 @@ def test_the_epoch_is_durable_before_the_attach_that_carries_it_leaves(net: Wire
     net.restart(WATCH)
     net.lose = lambda _: False
     net.wait(3_000)
-    assert (device(net).whereabouts.epoch, device(net).whereabouts.edge) == (2, DOCKS)
+    assert (net.device.whereabouts.epoch, net.device.whereabouts.edge) == (2, DOCKS)
 
 
 def test_a_planned_move_takes_everything_along_and_leaves_nothing(net: Wire) -> None:
     net.record(1, 2, 3)
     net.give(WATCH, Move(5, DOCKS, planned=True))
     net.wait(2_000)
-    assert device(net).whereabouts.edge == DOCKS
+    assert net.device.whereabouts.edge == DOCKS
     assert net.count("received", "segments") > 0
-    assert rows(net, DOCKS) == {"public": 3, "edge-private": 3}
-    assert state(net, CBD) is EdgeState.HELD
+    assert net.nodes[DOCKS].rows() == {"public": 3, "edge-private": 3}
+    assert net.state(CBD) is EdgeState.HELD
     net.wait(6_000)
-    assert state(net, CBD) is EdgeState.ERASED
-    assert rows(net, CBD) == {}
+    assert net.state(CBD) is EdgeState.ERASED
+    assert net.nodes[CBD].rows() == {}
     with net.nodes[CBD].database.read() as tx:
         assert streams.of_device(tx, WATCH) == []
 
@@ -116,7 +79,7 @@ def test_what_a_source_holds_is_in_no_view(net: Wire) -> None:
     net.record(1, 2, 3)
     net.give(WATCH, Move(5, DOCKS, planned=False))
     net.wait(1_000)
-    assert state(net, CBD) is EdgeState.HELD
+    assert net.state(CBD) is EdgeState.HELD
     with net.nodes[CBD].database.read() as tx:
         shown = [each for each in segments.page(tx, after_id=0, limit=100) if each.position is not None]
     assert shown == []
@@ -127,7 +90,7 @@ def test_ciphertext_that_came_in_advance_cannot_be_read(net: Wire) -> None:
     net.lose = lambda each: each.topic == topics.device_down(WATCH)  # ready never arrives, so the device stays
     net.give(WATCH, Move(5, DOCKS, planned=True))
     net.wait(2_000)
-    assert state(net, DOCKS) is EdgeState.PREPARED
+    assert net.state(DOCKS) is EdgeState.PREPARED
     with net.nodes[DOCKS].database.read() as tx:
         held = segments.page(tx, after_id=0, limit=100)
     assert len(held) == 2
@@ -142,7 +105,7 @@ def test_a_planned_move_goes_without_help_when_there_is_none(net: Wire) -> None:
     net.wait(15_000)
     net.lose = lambda _: False
     net.wait(2_000)
-    assert device(net).whereabouts.edge == DOCKS
+    assert net.device.whereabouts.edge == DOCKS
 
 
 def test_a_source_that_stays_silent_does_not_keep_the_device_waiting_for_ever(net: Wire) -> None:
@@ -150,17 +113,17 @@ def test_a_source_that_stays_silent_does_not_keep_the_device_waiting_for_ever(ne
     net.lose = lambda each: each.link == BACKBONE and "acme.cbd" in each.topic
     net.give(WATCH, Move(5, DOCKS, planned=False))
     net.wait(6_000)
-    assert device(net).whereabouts.mode == "degraded"
+    assert net.device.whereabouts.mode == "degraded"
     net.lose = lambda _: False
     net.wait(20_000)
-    assert device(net).whereabouts.mode == "full"
-    assert rows(net, DOCKS) == {"public": 2, "edge-private": 2}
+    assert net.device.whereabouts.mode == "full"
+    assert net.nodes[DOCKS].rows() == {"public": 2, "edge-private": 2}
 
 
 def test_an_administrator_can_move_a_device(net: Wire) -> None:
     net.give(CLOUD, StartHandover(9, WATCH, DOCKS))
     net.wait(2_000)
-    assert device(net).whereabouts.edge == DOCKS
+    assert net.device.whereabouts.edge == DOCKS
     assert net.answers[9] is None
 
 
@@ -175,16 +138,16 @@ def test_uploads_under_an_older_epoch_are_refused_and_the_sender_is_told(net: Wi
 
 
 def test_a_recorded_attach_is_refused_by_an_edge_without_history(net: Wire) -> None:
-    recorded, _ = attaches(net.sent, net)[-1]
+    recorded = net.carried(Attach, CBD)[-1]
     net.wait(200_000, step_ms=20_000)  # two beacons later
     stranger = net.nodes[DOCKS]
-    effects = net.give(DOCKS, Arrival(DEVICES, recorded.topic, recorded.payload), deliver=False)
+    effects = net.give(DOCKS, recorded, deliver=False)
     assert effects.counts["refused", "HANDOVER_INVALID"] == 1  # it names another edge
     with stranger.database.read() as tx:
         assert accounts.load(tx, WATCH).state is EdgeState.UNKNOWN
     with net.nodes[CBD].database.write() as tx:
-        accounts.save(tx, accounts.Account(WATCH), CBD, 0)  # an edge that lost its disk
-    effects = net.give(CBD, Arrival(DEVICES, recorded.topic, recorded.payload), deliver=False)
+        accounts.save(tx, Account(WATCH), CBD, 0)  # an edge that lost its disk
+    effects = net.give(CBD, recorded, deliver=False)
     assert effects.counts["refused", "NONCE_STALE"] == 1
 
 
@@ -206,12 +169,12 @@ def test_a_stranger_and_a_device_on_another_ones_topic_are_refused(net: Wire) ->
 
 @pytest.mark.parametrize("payload", [b"", b"\xff" * 40, b"\xd2\x84", bytes(3 << 20), b'{"a": 1}'])
 def test_what_is_no_message_is_refused_and_changes_nothing(net: Wire, payload: bytes) -> None:
-    before = rows(net, CBD)
+    before = net.nodes[CBD].rows()
     for topic in (topics.device_up(WATCH), topics.device_segments(WATCH), topics.edge_in(CBD, DOCKS), "ds/1/nonsense"):
         effects = net.give(CBD, Arrival(DEVICES, topic, payload), deliver=False)
         assert sum(number for (kind, _), number in effects.counts.items() if kind == "refused") == 1
         assert effects.send == []
-    assert rows(net, CBD) == before
+    assert net.nodes[CBD].rows() == before
 
 
 def test_only_the_cloud_gives_out_policies(net: Wire) -> None:
@@ -239,9 +202,9 @@ def test_a_plain_device_is_captured_for_and_what_is_the_users_alone_is_dropped(n
     row = {"who": "bob", "number": 7, "label": "seven", "secret": "s"}
     effects = net.give(CBD, Arrival(DEVICES, topic, json.dumps([row, row]).encode()))
     assert effects.counts["captured", "steps"] == 2
-    assert rows(net, CBD) == {"public": 2, "edge-private": 2}
+    assert net.nodes[CBD].rows() == {"public": 2, "edge-private": 2}
     net.wait(1_000)
-    assert rows(net, CLOUD) == {"public": 2}
+    assert net.nodes[CLOUD].rows() == {"public": 2}
 
 
 @pytest.mark.parametrize(
@@ -261,4 +224,4 @@ def test_a_plain_device_is_captured_for_and_what_is_the_users_alone_is_dropped(n
 def test_json_that_does_not_fit_is_refused(net: Wire, topic: str, payload: bytes, code: str) -> None:
     effects = net.give(CBD, Arrival(DEVICES, topic, payload), deliver=False)
     assert effects.counts["refused", code] == 1
-    assert rows(net, CBD) == {}
+    assert net.nodes[CBD].rows() == {}
