@@ -65,17 +65,13 @@ class RecordError(DatasyncError):
 
     code = "ROWS_INVALID"
 
+    def __init__(self, detail: str, *, where: str = "", fix: str = "", without_value: str = "") -> None:
+        super().__init__(detail, where=where, fix=fix)
+        self._without_value = without_value
 
-class ValueUnfit(RecordError):
-    """The rows do not fit their collection."""
-
-    def __init__(self, row: int, field: str, shown: str, wanted: str, *, fix: str) -> None:
-        super().__init__(f"row {row}, field {field}: {shown} is no {wanted}", fix=fix)
-        self._without = f"row {row}, field {field}: the value is no {wanted}"
-
-    def hiding_value(self) -> RecordError:
-        """The same without the value, for whoever is not who gave it."""
-        return RecordError(self._without, fix=self.fix)
+    def hiding_value(self) -> "RecordError":
+        """The same without the value that did not fit, for whoever is not who gave it."""
+        return RecordError(self._without_value, where=self.where, fix=self.fix) if self._without_value else self
 
 
 class CollectionUnknown(RecordError):

@@ -19,7 +19,6 @@ from datasync.domain.errors import (
     NotAttached,
     PolicyMissing,
     RecordError,
-    ValueUnfit,
 )
 from datasync.domain.ids import NodeName
 from datasync.domain.tiers import Place, Tier
@@ -53,7 +52,7 @@ class Gateway:
             raise CollectionUnknown(f"the policy has no collection {address.collection!r}")
         try:
             batch = to_batch(collection, rows)
-        except ValueUnfit as error:
+        except RecordError as error:
             raise error.hiding_value() from None  # this goes to the log, and the value may be private to its user
         account = self._roster.load(turn, address.owner)
         if account.known != NEVER or account.state is EdgeState.PREPARED:

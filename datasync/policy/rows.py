@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasync.domain.errors import RecordError, ValueUnfit
+from datasync.domain.errors import RecordError
 from datasync.policy.arrays import clean
 from datasync.policy.quantities import MOMENT_US_MAX, MOMENT_US_MIN, datetime_us, moment_us
 from datasync.policy.types import POINT, TIMESTAMP, type_name
@@ -157,7 +157,10 @@ def _first_unfit(count: int, attempt: Callable[[int], object]) -> int:
 def _misfit(row: int, field: pa.Field, value: object) -> RecordError:
     shown = _shown(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return ValueUnfit(row, field.name, shown, type_name(field.type), fix=f"give {_example(field.type)}")
+    where, wanted = f"row {row}, field {field.name}", type_name(field.type)
+    hidden = f"{where}: the value is no {wanted}"
+    fix = f"give {_example(field.type)}"
+    return RecordError(f"{where}: {shown} is no {wanted}", fix=fix, without_value=hidden)
 
 
 def _shown(value: object) -> str:
