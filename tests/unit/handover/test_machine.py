@@ -1,5 +1,6 @@
 """An edge's account of a device: what each event makes of it, and what it owes."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from datasync.domain.errors import EpochLeap, EpochStale, EventUnexpected, Hando
 from datasync.domain.ids import HandoverId, NodeName, node_name
 from datasync.handover import machine
 from datasync.handover.machine import Account, Duties
-from datasync.handover.states import EdgeState
+from datasync.handover.states import EDGE, EdgeEvent, EdgeState
 from datasync.protocol.parts import AttachToken, Visit
 
 WATCH = node_name("watch-1")
@@ -235,3 +236,84 @@ def test_a_release_counts_only_for_the_attach_that_asked() -> None:
 def test_a_source_is_told_even_by_an_edge_that_moved_on(move_on: Callable[[Account], Account]) -> None:
     account = machine.received(attached(Account(WATCH), CBD, 2, (DOCKS, 1)), DOCKS, hot=True, complete=True)
     assert machine.duties(move_on(account)).activate == (DOCKS,)
+
+
+EVENTS: dict[EdgeEvent, Callable[[Account], Account]] = {
+    EdgeEvent.PREPARE: lambda account: machine.prepare(account, HANDOVER, (0, 5), NONCE, T0 + 1),
+    EdgeEvent.ATTACH: lambda account: attached(account, CBD, 6, (DOCKS, 5), now_ms=T0 + 1),
+    EdgeEvent.FENCE: lambda account: machine.fence(account, token(DOCKS, 6, (CBD, 5)), CBD, T0 + 1),
+    EdgeEvent.TARGET_ACTIVE: lambda account: machine.target_active(account, (0, 5), T0 + 1),
+}
+"""What can happen to an account at (0, 5), told by others."""
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(EdgeState, EVENTS)))
+def test_what_happens_is_in_the_table_or_raises(state: EdgeState, event: EdgeEvent) -> None:
+    account = Account(WATCH, state, known=(0, 5), served=(0, 5))
+    if (state, event) in EDGE:
+        assert EVENTS[event](account).state is EDGE[state, event]
+    else:
+        with pytest.raises(EventUnexpected):
+            EVENTS[event](account)
+
+
+@pytest.mark.parametrize("state", EdgeState)
+def test_time_moves_only_what_the_table_lets_it(state: EdgeState) -> None:
+    account = Account(WATCH, state, known=(0, 5), served=(0, 5), since_ms=T0)
+    late_ms = T0 + 10**9
+    expired = machine.expire(account, late_ms, hold_ms=1, prepared_ms=1)
+    assert expired.state is EDGE.get((state, EdgeEvent.EXPIRE), state)
+    caught_up = machine.catch_up(account, late_ms, 1)
+    assert caught_up.state is EDGE.get((state, EdgeEvent.CAUGHT_UP), state)
+    timed = machine.expiry_ms(account, hold_ms=1, prepared_ms=1, source_timeout_ms=1)
+    assert (timed is not None) == (expired is not account or caught_up is not account)
+
+
+def test_an_account_that_is_told_again_that_it_may_go_stays_as_it_is() -> None:
+    """A prepared return keeps the nonce that the device may be about to answer."""
+    held = machine.target_active(machine.fence(active(), token(DOCKS, 2, (CBD, 1)), CBD, T0), (0, 2), T0 + 1)
+    prepared = machine.prepare(held, HANDOVER, (0, 2), b"p" * 16, T0 + 2)
+    assert machine.target_active(prepared, (0, 2), T0 + 3) is prepared
+    assert prepared.nonce == b"p" * 16
+
+
+def test_a_target_that_was_overtaken_gets_nothing() -> None:
+    """A → B → C, and B's fence comes after C's: A answers B that it was overtaken."""
+    fenced = machine.fence(active(), token(AIRPORT, 3, (CBD, 1), (DOCKS, 2)), CBD, T0)
+    with pytest.raises(EpochStale):
+        machine.fence(fenced, token(DOCKS, 2, (CBD, 1)), CBD, T0)
+    assert fenced.target == AIRPORT
+
+
+def test_a_fence_from_the_present_target_under_a_later_epoch_counts_though_it_does_not_name_this_edge() -> None:
+    """The device attached to B again before B had everything: B still waits for A."""
+    fenced = machine.fence(active(), token(DOCKS, 2, (CBD, 1)), CBD, T0)
+    again = machine.fence(fenced, token(DOCKS, 3, (DOCKS, 2)), CBD, T0)
+    assert (again.known, again.target) == ((0, 3), DOCKS)
+
+
+def test_a_fence_of_a_leaping_epoch_is_refused() -> None:
+    with pytest.raises(EpochLeap):
+        machine.fence(active(), token(DOCKS, limits.EPOCH_LEAP_MAX + 2, (CBD, 1)), CBD, T0)
+
+
+def test_a_token_of_another_device_is_refused() -> None:
+    other = replace(active(), device=node_name("watch-2"))
+    with pytest.raises(HandoverError):
+        machine.fence(other, token(DOCKS, 2, (CBD, 1)), CBD, T0)
+    with pytest.raises(HandoverError):
+        attached(other, CBD, 2)
+
+
+def test_an_edge_does_not_wait_for_edges_without_end() -> None:
+    """A device can name eight edges in every attach, and none of them needs to exist."""
+    account = Account(WATCH)
+    for epoch in range(1, limits.SOURCES_MAX // limits.PREVIOUS_MAX + 1):
+        account = attached(account, CBD, epoch, *visits(epoch))
+    with pytest.raises(HandoverError, match="waits for 64 edges"):
+        attached(account, CBD, 99, *visits(99))
+    assert len(account.pending) == len(account.unreleased) == limits.SOURCES_MAX
+
+
+def visits(epoch: int) -> list[tuple[NodeName, int]]:
+    return [(node_name(f"acme/e{epoch}-{number}"), 0) for number in range(limits.PREVIOUS_MAX)]

@@ -1,7 +1,5 @@
 """Where a device is: epochs, visits and the keys that go with them."""
 
-import secrets
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from datasync.handover.states import DeviceState
 from datasync.handover.whereabouts import Whereabouts, Wish, confirm, move
 from datasync.security.vault import Vault
 from datasync.store.database import Database
-from datasync.store.keys import SqlKeyShelf
 
 WATCH = node_name("watch-1")
 CBD, DOCKS, AIRPORT = (node_name(f"acme/{name}") for name in ("cbd", "docks", "airport"))
@@ -86,16 +83,7 @@ def test_degraded_becomes_full_without_a_new_beginning() -> None:
     assert (full.mode, full.since_ms) == ("full", 7)
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.open(f"sqlite:///{tmp_path}/device.db")
-    yield opened
-    opened.close()
-
-
-def test_a_restarted_device_is_where_it_was(database: Database, tmp_path: Path) -> None:
-    keys = Database.open(f"sqlite:///{tmp_path}/keys.db")
-    vault = Vault(secrets.token_bytes(32), SqlKeyShelf(keys), secrets.token_bytes)
+def test_a_restarted_device_is_where_it_was(database: Database, vault: Vault, tmp_path: Path) -> None:
     here = move(at((CBD, True), (DOCKS, False)), AIRPORT, key(3), 8, nonce=b"n" * 16, handover=HandoverId("a" * 32))
     here = replace(here, wish=Wish(CBD, 99))
     with database.write() as tx:
@@ -104,4 +92,3 @@ def test_a_restarted_device_is_where_it_was(database: Database, tmp_path: Path) 
         assert whereabouts.load(tx, vault, WATCH) == here
     contents = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert key(3) not in contents
-    keys.close()
