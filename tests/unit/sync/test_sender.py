@@ -1,10 +1,8 @@
 """The sender: what waits in the database goes out in whole batches, within a window, until it is acknowledged."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
-import pytest
-
+from datasync.domain import limits
 from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.ids import StreamId
 from datasync.domain.ranges import RangeSet
@@ -12,16 +10,9 @@ from datasync.domain.tiers import Tier
 from datasync.store import segments
 from datasync.store.database import Database
 from datasync.store.segments import NewSegment, State, StoredSegment
-from datasync.sync.sender import Sender
+from datasync.sync.sender import FLIGHTS_MAX, LOOK_AHEAD, Sender
 
 LOW, HIGH = StreamId("a" * 32), StreamId("b" * 32)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.open(f"sqlite:///{tmp_path}/node.db")
-    yield opened
-    opened.close()
 
 
 def put(database: Database, numbers: range, size_bytes: int = 100) -> None:
@@ -167,3 +158,50 @@ def test_looking_again_finds_what_waits_anew_and_sends_nothing_twice(database: D
     assert due(database, sender) == []
     sender.look_again()
     assert numbers(due(database, sender)) == [0, 1]
+
+
+def test_a_layer_that_waits_anew_is_sent_though_its_neighbour_is_in_flight(database: Database) -> None:
+    put(database, range(1))
+    sender = Sender()
+    mark(database, HIGH, State.WAITING, State.DURABLE)
+    assert [each.stream for message in due(database, sender) for each in message] == [LOW]
+    mark(database, HIGH, State.DURABLE, State.WAITING)
+    sender.look_again()
+    assert [each.stream for message in due(database, sender) for each in message] == [HIGH]
+
+
+def mark(database: Database, stream: StreamId, before: State, after: State) -> None:
+    with database.write() as tx:
+        segments.mark(tx, stream, RangeSet.of([(0, 9)]), after, from_states=[before])
+
+
+def test_what_only_looks_like_one_batch_does_not_hold_up_the_rest(database: Database) -> None:
+    """A device can sign any number of segments for one moment, of one collection, from one number on."""
+    count = 2 * LOOK_AHEAD + 88
+    same = [replace(layer(0, Tier.PUBLIC, 10), stream=StreamId(f"{number:032x}")) for number in range(count)]
+    with database.write() as tx:
+        segments.append(tx, same)
+    put(database, range(1, 3))
+    sender = Sender(retry_ms=100)
+    sent = due(database, sender)
+    assert sum(map(len, sent)) == count + 4
+    assert all(len(message) <= limits.SEGMENTS_PER_MESSAGE_MAX for message in sent)
+    again = due(database, sender, steady_ms=100)
+    assert all(len(message) <= limits.SEGMENTS_PER_MESSAGE_MAX for message in again)
+    assert sum(map(len, again)) == count + 4
+
+
+def test_no_more_segments_are_in_flight_than_may_be_however_small(database: Database) -> None:
+    put(database, range(FLIGHTS_MAX), size_bytes=1)
+    sender = Sender()
+    due(database, sender)
+    assert sender.in_flight == FLIGHTS_MAX
+    acknowledge(database, sender, 99)
+    due(database, sender)
+    assert sender.in_flight == FLIGHTS_MAX
+
+
+def test_an_empty_store_has_nothing_to_send_and_no_deadline(database: Database) -> None:
+    sender = Sender()
+    assert due(database, sender) == []
+    assert sender.deadline_ms is None
