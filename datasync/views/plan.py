@@ -9,7 +9,7 @@ Otherwise, and for every column when that revision is not known here, the cell i
 policy in force would not have made. Which rows were raised is not judged again: it was decided when they were written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -26,6 +26,9 @@ from datasync.store import tables
 from datasync.views import consent
 from datasync.views.layers import Sources
 from datasync.views.pruning import Pruning, pruning
+
+CONSENT, TIME = "consent", "time"
+"""What is asked of a segment's metadata: whether the subject allows it, and whether it is late enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,16 @@ class ViewPlan:
         """The columns of every result."""
         return self.rules.schema
 
+    def questions(self, now: Instant) -> Mapping[str, Sequence[ColumnElement[bool]]]:
+        """Return by name what holds for the metadata (``tables.segments``) of every segment that may be shown."""
+        return {
+            CONSENT: (consent.condition(self.rules.consent, self.rules.purpose),),
+            TIME: self.pruning.conditions(now),
+        }
+
     def conditions(self, now: Instant) -> list[ColumnElement[bool]]:
-        """Return what holds for the metadata (``tables.segments``) of every segment that may be shown."""
-        return [consent.condition(self.rules.consent, self.rules.purpose), *self.pruning.conditions(now)]
+        """Return all of them, whatever their names."""
+        return [condition for conditions in self.questions(now).values() for condition in conditions]
 
     def sources(self, tx: Connection, digest: str) -> Sources:
         """Return which layers' columns count in segments that the policy with this digest split; none of an unknown."""

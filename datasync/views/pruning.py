@@ -28,15 +28,18 @@ _AT_LEAST = ("eq", "ge", "gt")
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What a view's allows ask of metadata. ``time`` is the column that segments give the bounds of, if it is seen."""
+    """What a view's allows, by their rules, ask of metadata.
+
+    ``time`` is the column that segments give the bounds of, if it is seen.
+    """
 
     digest: str
-    allows: tuple[Predicate, ...]
+    allows: Mapping[str, Predicate]
     time: str | None
 
     def conditions(self, now: Instant) -> Sequence[ColumnElement[bool]]:
         """Return the SQL condition on the segments' times, if every allow asks for a time."""
-        earliest = [_earliest_ms(allow, self.time, now) for allow in self.allows]
+        earliest = [_earliest_ms(allow, self.time, now) for allow in self.allows.values()]
         bounds = [bound for bound in earliest if bound is not None]
         if len(bounds) < len(earliest):
             return ()
@@ -45,7 +48,14 @@ class Pruning:
 
     def may_show(self, meta: Mapping[str, Any], now: Instant) -> bool:
         """Whether some allow can match rows of a device with these constants."""
-        return any(all(_may_hold(test, meta, now) for test in allow.tests) for allow in self.allows)
+        return None in self.failures(meta, now).values()
+
+    def failures(self, meta: Mapping[str, Any], now: Instant) -> dict[str, int | None]:
+        """Return for each rule that allows its first condition that no row of this device meets; None: it may match."""
+        return {
+            rule: next((index for index, test in enumerate(allow.tests) if not _may_hold(test, meta, now)), None)
+            for rule, allow in self.allows.items()
+        }
 
 
 def pruning(policy: Policy, rules: ViewRules, base: Tier) -> Pruning:
@@ -59,7 +69,7 @@ def pruning(policy: Policy, rules: ViewRules, base: Tier) -> Pruning:
     allows = [rule for rule in policy.rules if rule.allows and rule.id in rules.rules]
     seen = schema.seen(schema.time, rules.worker.ceiling) if schema.time else None
     time = seen.field if seen is not None and seen.tier == base else None
-    return Pruning(policy.digest, tuple(bind_all(rule.where, scope) for rule in allows), time)
+    return Pruning(policy.digest, {rule.id: bind_all(rule.where, scope) for rule in allows}, time)
 
 
 def _may_hold(test: object, meta: Mapping[str, Any], now: Instant) -> bool:

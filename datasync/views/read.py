@@ -10,20 +10,23 @@ listing does not hold.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from sqlalchemy import Connection
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import BodyDamaged, KeyUnavailable, MessageError
+from datasync.domain.tiers import Tier
 from datasync.security.vault import Vault
 from datasync.store import segments, tables
 from datasync.store.segments import StoredSegment
 from datasync.views.cursor import newest
-from datasync.views.layers import join, open_layer
+from datasync.views.layers import Sources, join, open_layer
 from datasync.views.plan import ViewPlan
 
 CHUNK_ROWS = 65_536
@@ -87,14 +90,20 @@ def reader(
 
 
 @dataclass(frozen=True, slots=True)
-class _Joined:
-    """One batch's layers joined: its rows, or the reason why they are withheld."""
+class Joined:
+    """One batch's layers joined: its rows with their numbers, or the reason why they are withheld.
+
+    ``sources`` say where each column comes from: a column without any is null in all rows.
+    """
 
     position: int
     rows: pa.RecordBatch | None = None
+    numbers: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    sources: Sources = field(default_factory=dict)
     meta: segments.Meta = field(default_factory=dict)
     bytes: int = 0
     withheld: str = ""
+    detail: str = ""
 
 
 class _Gathered:
@@ -103,18 +112,18 @@ class _Gathered:
     def __init__(self, plan: ViewPlan, now: Instant) -> None:
         self._plan = plan
         self._now = now
-        self._joined: list[_Joined] = []
+        self._joined: list[Joined] = []
         self._withheld: Counter[str] = Counter()
         self._cursor = 0
         self._rows = 0
         self._bytes = 0
 
-    def has_room_for(self, joined: _Joined, chunk_rows: int) -> bool:
+    def has_room_for(self, joined: Joined, chunk_rows: int) -> bool:
         if joined.rows is None or not self._joined:
             return True
         return self._rows + joined.rows.num_rows <= chunk_rows and self._bytes < CHUNK_BYTES_MAX
 
-    def add(self, joined: _Joined) -> None:
+    def add(self, joined: Joined) -> None:
         self._cursor = joined.position
         if joined.rows is None:
             self._withheld[joined.withheld] += 1
@@ -129,18 +138,23 @@ class _Gathered:
         shown = [self._shown(run) for run in runs]
         return Chunk(_concat(shown, self._plan.schema), self._cursor if cursor is None else cursor, self._withheld)
 
-    def _shown(self, run: Sequence[_Joined]) -> pa.RecordBatch:
+    def _shown(self, run: Sequence[Joined]) -> pa.RecordBatch:
         rows = _concat([each.rows for each in run], self._plan.fields)
         return self._plan.rules.apply(rows, run[0].meta, self._now)
 
 
-def _joined(tx: Connection, vault: Vault, plan: ViewPlan, now: Instant, after: int, end: int) -> Iterator[_Joined]:
+def join_batches(tx: Connection, vault: Vault, plan: ViewPlan, page: Sequence[StoredSegment]) -> Iterator[Joined]:
+    """Give the batches whose base layers these are, opened and joined, one for each."""
+    partners = segments.partners(tx, page, plan.tiers[1:]) if page and len(plan.tiers) > 1 else {}
+    for lot in _lots([(base, *partners.get(base.id, {}).values()) for base in page]):
+        bodies = segments.bodies(tx, [layer.id for batch in lot for layer in batch])
+        for batch in lot:
+            yield _join(tx, vault, plan, batch, bodies)
+
+
+def _joined(tx: Connection, vault: Vault, plan: ViewPlan, now: Instant, after: int, end: int) -> Iterator[Joined]:
     for page in _pages(tx, plan, now, after, end):
-        partners = segments.partners(tx, page, plan.tiers[1:]) if page and len(plan.tiers) > 1 else {}
-        for lot in _lots([(base, *partners.get(base.id, {}).values()) for base in page]):
-            bodies = segments.bodies(tx, [layer.id for batch in lot for layer in batch])
-            for batch in lot:
-                yield _join(tx, vault, plan, batch, bodies)
+        yield from join_batches(tx, vault, plan, page)
 
 
 def _pages(tx: Connection, plan: ViewPlan, now: Instant, after: int, end: int) -> Iterator[list[StoredSegment]]:
@@ -171,23 +185,31 @@ def _lots(batches: Sequence[tuple[StoredSegment, ...]]) -> Iterator[list[tuple[S
 
 def _join(
     tx: Connection, vault: Vault, plan: ViewPlan, batch: tuple[StoredSegment, ...], bodies: Mapping[int, bytes]
-) -> _Joined:
+) -> Joined:
     position = batch[0].position or 0
-    if {layer.tier for layer in batch} != set(plan.tiers) or any(layer.id not in bodies for layer in batch):
-        return _Joined(position, withheld=PARTNER_MISSING)
+    missing = set(plan.tiers) - {layer.tier for layer in batch if layer.id in bodies}
+    if missing:
+        detail = f"the {_labels(missing)} layer of the batch is missing"
+        return Joined(position, withheld=PARTNER_MISSING, detail=detail)
     try:
         layers = {stored.tier: open_layer(vault, stored, bodies[stored.id]) for stored in batch}
     except (KeyUnavailable, BodyDamaged, MessageError) as error:
-        return _Joined(position, withheld=error.code)
+        return Joined(position, withheld=error.code, detail=error.detail)
     digest = layers[plan.base].header.policy_digest
     if any(layer.header.policy_digest != digest for layer in layers.values()):
-        return _Joined(position, withheld=LAYERS_DISAGREE)
+        return Joined(position, withheld=LAYERS_DISAGREE, detail="policies of different digests made the layers")
     sources = plan.sources(tx, digest)
     if not any(sources.get(name) for name in plan.schema.names):
-        return _Joined(position, withheld=POLICY_FOREIGN)
+        detail = f"no column was made under the policy {digest[:16]} as the policy in force would make it"
+        return Joined(position, withheld=POLICY_FOREIGN, detail=detail)
     rows = join(plan.fields, sources, layers)
     opened_bytes = sum(layer.batch.nbytes for layer in layers.values())
-    return _Joined(position, rows, layers[plan.base].header.meta, opened_bytes)
+    base = layers[plan.base]
+    return Joined(position, rows, base.numbers, sources, base.header.meta, opened_bytes)
+
+
+def _labels(tiers: Iterable[Tier]) -> str:
+    return " and the ".join(tier.label for tier in sorted(tiers))
 
 
 def _concat(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
