@@ -8,7 +8,7 @@ from pathlib import Path
 from datasync.cli.output import add_json, print_json
 from datasync.domain.errors import ConfigError
 from datasync.domain.limits import POLICY_BYTES_MAX
-from datasync.policy import problems
+from datasync.policy import problems, support, tree
 from datasync.policy.compiled import Policy, Worker
 from datasync.policy.decide import Decision, decide, worker
 from datasync.policy.explain import explain
@@ -40,8 +40,9 @@ def _check(arguments: argparse.Namespace) -> int:
         policy = _load(arguments.file)
     except PolicyInvalid as error:
         return _print_problems(arguments, error.problems)
+    notes = support.notes(policy.document, tree.read(policy.source, str(arguments.file)))
     if arguments.json:
-        print_json({"ok": True, **_summary(policy), "problems": []})
+        print_json({"ok": True, **_summary(policy), "problems": [], "notes": [asdict(each) for each in notes]})
     else:
         document = policy.document
         print(f"{arguments.file}: {document.id}, revision {policy.revision}, digest {policy.digest}")
@@ -49,6 +50,7 @@ def _check(arguments: argparse.Namespace) -> int:
             f"in order: {len(document.collections)} collections, {len(document.workers)} workers, "
             f"{len(document.rules)} rules, {len(document.tests)} tests passed"
         )
+        print("".join(f"note: {arguments.file}:{each}\n" for each in notes), end="")
     return 0
 
 

@@ -10,13 +10,13 @@ nothing that cannot be worked out again, and at most one entry for each question
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from datasync.domain.errors import CollectionUnknown
 from datasync.domain.tiers import Place, Tier
-from datasync.policy.document import Basis, Document, Selector
+from datasync.policy.document import Basis, Document, Merge, Selector
 from datasync.policy.predicate import Clause, Predicate, Scalar, Scope
 from datasync.policy.problems import nearest
 from datasync.policy.transforms import Step
@@ -34,12 +34,16 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a collection: its raw type and tier, and its fitted chains by the place they lead to."""
+    """A field of a collection: its raw type and tier, and its fitted chains by the place they lead to.
+
+    ``merge`` is how a document's changes become one value; a stream's rows do not merge.
+    """
 
     name: str
     type: pa.DataType
     tier: Tier
     up: Mapping[Place, tuple[Step, ...]]
+    merge: Merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,16 @@ class Lift:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A schema of the policy. ``time`` names its timestamp field; ``meta`` its constants with their tiers."""
+    """A schema of the policy. ``meta`` has its constants with their tiers.
+
+    A stream may have a timestamp field ``time``; a document has a field ``key`` that tells a subject's documents apart.
+    """
 
     name: str
-    kind: str
+    kind: Literal["stream", "document"]
     subject: str
     time: str | None
+    key: str | None
     meta: Mapping[str, Tier]
     fields: Mapping[str, Field]
     forms: Mapping[str, Mapping[Tier, Form]]
@@ -145,23 +153,50 @@ class Rule:
 
     def selects(self, worker: Worker) -> bool:
         """Whether the rule is for this worker: it fits every key that the selector gives."""
+        return not self.unmet(worker)
+
+    def unmet(self, worker: Worker) -> dict[str, str]:
+        """Return the keys of the selector that the worker does not fit, with what it would have to be."""
         chosen = self.selector
         pairs = (
-            (chosen.worker, worker.id),
-            (chosen.place, worker.place),
-            (chosen.kind, worker.kind),
-            (chosen.operator, worker.operator),
+            ("worker", chosen.worker, worker.id),
+            ("place", chosen.place, worker.place),
+            ("kind", chosen.kind, worker.kind),
+            ("operator", chosen.operator, worker.operator),
         )
-        return all(want is None or want == have for want, have in pairs)
+        return {key: want for key, want, have in pairs if want is not None and want != have}
 
     def covers(self, name: str) -> bool:
         """Whether the rule speaks of this field."""
         return self.fields is None or name in self.fields
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What of a collection moves between edges: all of it, or only some forms, and on which terms.
+
+    ``rule`` is the id of the rule that says so; None: none does. ``fields`` None means all. The target may use what it
+    gets for ``purposes`` only (None: for all), for ``retain_ms`` at most (None: for ever), and gives it on only if
+    ``onward``. ``requires`` are consents of the subject without which nothing moves.
+    """
+
+    rule: str | None
+    action: Literal["move", "copy", "pseudonymise", "drop"]
+    max_tier: Tier
+    fields: frozenset[str] | None
+    purposes: frozenset[str] | None
+    requires: frozenset[str]
+    retain_ms: int | None
+    onward: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """A whole policy, checked and compiled. ``digest`` is 64 hex digits of SHA-256 over the canonical document."""
+    """A whole policy, checked and compiled. ``digest`` is 64 hex digits of SHA-256 over the canonical document.
+
+    ``basis`` is by purpose, and for ``roaming``, which is consent to crossing to another operator. ``verdicts`` are
+    those that rules give; :func:`datasync.policy.verdicts.verdict` knows the others.
+    """
 
     document: Document
     source: bytes = field(repr=False)
@@ -173,6 +208,7 @@ class Policy:
     workers: Mapping[str, Worker]
     rules: tuple[Rule, ...]
     basis: Mapping[str, Basis]
+    verdicts: Mapping[tuple[str, str, str], Verdict]
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def collection(self, name: str) -> Collection:

@@ -11,26 +11,25 @@ from typing import Any
 
 from datasync.domain.tiers import Place, Tier
 from datasync.policy import problems as codes
-from datasync.policy import support, testing
+from datasync.policy import testing
 from datasync.policy.compiled import Collection, Policy, Rule, Worker, reader_scope
-from datasync.policy.document import ALL, Document, RuleSpec, StreamSpec, WorkerSpec
+from datasync.policy.document import ALL, Basis, Document, ModelTransform, RuleSpec, WorkerSpec
 from datasync.policy.predicate import BindError, Clause, bind
 from datasync.policy.schema import check_transforms, compile_collection
 from datasync.policy.tree import Path, Report
+from datasync.policy.verdicts import ROAMING, compile_verdicts
 
 
 def compile_policy(document: Document, source: bytes, report: Report) -> Policy:
     """Return the compiled policy. Raises PolicyInvalid with every problem, that of a failing test included."""
-    support.check(document, report)
     _check_declarations(document, report)
     check_transforms(document.transforms, report)
     collections = {
-        name: compile_collection(name, spec, document.transforms, report)
-        for name, spec in document.collections.items()
-        if isinstance(spec, StreamSpec)
+        name: compile_collection(name, spec, document.transforms, report) for name, spec in document.collections.items()
     }
     workers = {name: _worker(name, spec, document, report) for name, spec in document.workers.items()}
     rules = tuple(_rule(("rules", index), spec, document, report) for index, spec in enumerate(document.rules))
+    verdicts = compile_verdicts(document, collections, report)
     testing.check_names(document, report)
     report.check()
     for index, rule in enumerate(rules):
@@ -46,7 +45,8 @@ def compile_policy(document: Document, source: bytes, report: Report) -> Policy:
         collections=collections,
         workers=workers,
         rules=rules,
-        basis={purpose: document.consent.basis.get(purpose, "opt_in") for purpose in document.purposes},
+        basis=_basis(document),
+        verdicts=verdicts,
     )
     testing.run(policy, report)
     report.check()
@@ -70,10 +70,21 @@ def _check_declarations(document: Document, report: Report) -> None:
             report.add(codes.UNSUPPORTED, ("places", place), message, f"write {Place(place).highest_tier.label}")
     for purpose in document.consent.basis:
         report.expect_known(("consent", "basis", purpose), "purpose", purpose, document.purposes, key=True)
-    for index, rule in enumerate(document.handover):
-        report.expect_known(("handover", index, "from"), "operator", rule.source, document.operators)
-        report.expect_known(("handover", index, "to"), "operator", rule.to, document.operators)
-        report.expect_known(("handover", index, "data"), "collection", rule.data, (ALL, *document.collections))
+    for index, purpose in enumerate(document.purposes):
+        if purpose == ROAMING:
+            message = f"{ROAMING} is the word for crossing to another operator"
+            report.add(codes.VALUE_INVALID, ("purposes", index), message, "give the purpose another name")
+    for index, name in enumerate(document.models.lower_by if document.models else ()):
+        path = ("models", "lower_by", index)
+        known = report.expect_known(path, "transform", name, document.transforms)
+        if known and not isinstance(document.transforms[name], ModelTransform):
+            report.add(codes.VALUE_INVALID, path, f"{name} lowers rows, not models", "name one with scope: model")
+
+
+def _basis(document: Document) -> dict[str, Basis]:
+    listed = document.consent.basis
+    basis: dict[str, Basis] = {purpose: listed.get(purpose, "opt_in") for purpose in document.purposes}
+    return basis | {ROAMING: document.consent.roaming or "opt_in"}
 
 
 def _check_unique(path: Path, names: Iterable[str], report: Report, key: str | None = None) -> None:

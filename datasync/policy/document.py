@@ -1,4 +1,4 @@
-"""The policy file format, ``datasync.policy/v1``, as types: the whole of it, also what this version cannot yet do.
+"""The policy file format, ``datasync.policy/v1``, as types.
 
 Only shapes are checked here (keys, types, closed sets of words); what names refer to and whether chains and conditions
 make sense is checked while compiling. Nothing is coerced and no key is ignored.
@@ -169,24 +169,51 @@ class Bucket(Transform):
         return edges
 
 
-class OtherTransform(Transform):
-    """An operation on values that this version does not know; its parameters come with it."""
+class Mask(Transform):
+    """Text of which ``keep`` characters stay at one side; the rest becomes three asterisks, whatever its length."""
 
-    model_config = ConfigDict(extra="allow")
-    op: Literal["mask", "drop", "constant"]
+    op: Literal["mask"]
+    keep: int = Field(ge=0, le=64)
+    side: Literal["start", "end"] = "start"
 
 
-class ModelTransform(Transform):
-    """A way down for models instead of rows."""
+class Drop(Transform):
+    """Nothing: every value becomes null."""
 
-    model_config = ConfigDict(extra="allow")
-    op: Literal["dp_sgd", "approve"]
+    op: Literal["drop"]
+
+
+class Constant(Transform):
+    """The same value in every row, also where there was none."""
+
+    op: Literal["constant"]
+    value: str | int | float | bool
+
+
+class DpSgd(Transform):
+    """A way down for models: training with differential privacy (Abadi et al., 2016) within this budget."""
+
+    op: Literal["dp_sgd"]
+    scope: Literal["model"]
+    unit: Literal["subject", "row"]
+    epsilon: float = Field(gt=0, le=1_000)
+    delta: float = Field(gt=0, lt=1)
+
+
+class Approve(Transform):
+    """A way down for models: somebody's signature under this one model."""
+
+    op: Literal["approve"]
     scope: Literal["model"]
 
 
-AnyTransform = Annotated[
-    Hmac | Geohash | Truncate | Round | Bucket | OtherTransform | ModelTransform, Discriminator("op")
-]
+RowTransform = Hmac | Geohash | Truncate | Round | Bucket | Mask | Drop | Constant
+ModelTransform = DpSgd | Approve
+AnyTransform = Annotated[RowTransform | ModelTransform, Discriminator("op")]
+
+
+Merge = Literal["lww", "counter", "max", "min", "union"]
+"""How changes of a document's field become its value: the last, their sum, the extremes, all elements."""
 
 
 class FieldSpec(Model):
@@ -195,7 +222,7 @@ class FieldSpec(Model):
     type: Annotated[str, BeforeValidator(_type_text)]
     tier: TierLabel = "user-private"
     up: dict[PlaceName, Names] = {}
-    merge: Literal["lww", "counter", "union"] | None = None
+    merge: Merge | None = None
 
 
 class Raise(Model):
@@ -224,14 +251,14 @@ class CollectionSpec(Model):
 
 
 class StreamSpec(CollectionSpec):
-    """Append-only rows."""
+    """Rows that are added and never changed."""
 
     kind: Literal["stream"]
     time: Name | None = None
 
 
 class DocumentSpec(CollectionSpec):
-    """Mutable fields that merge."""
+    """Documents of a subject, told apart by ``key``, whose fields change and merge."""
 
     kind: Literal["document"]
     key: Name
@@ -349,7 +376,7 @@ class Expect(Model):
     allow: Annotated[tuple[Name, ...], BeforeValidator(_sequence)] | None = None
     deny: DenialCode | None = None
     visible: Annotated[tuple[int, ...], BeforeValidator(_sequence)] | None = None
-    fields: Names | None = None
+    fields: Annotated[tuple[Name, ...], BeforeValidator(_sequence)] | None = None
     by: Words | None = None
 
 

@@ -25,6 +25,8 @@ CHAIN_INVALID = "POLICY_CHAIN_INVALID"
 WHERE_INVALID = "POLICY_WHERE_INVALID"
 TEST_FAILED = "POLICY_TEST_FAILED"
 UNSUPPORTED = "POLICY_UNSUPPORTED"
+UNENFORCED = "POLICY_UNENFORCED"
+"""Not a problem but a note: what is right, and not yet done by nodes."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -3,7 +3,8 @@
 Layer T has the columns whose form is at tier T. A row that ``raise`` lifts to T is absent from the layers below T, and
 layer T then has further columns: for fields without a form at T, the form that a reader at T would see, filled for
 the lifted rows and null for the others. A tier that has no forms of its own and is a target of ``raise`` always has
-these columns, so that its layer has the rows of the batch like any other.
+these columns, so that its layer has the rows of the batch like any other. In every layer of documents one more column
+says which document each row changes.
 
 What is computed once for a collection (which transform on which column, which column in which layer) is a plan kept in
 the policy's memo; for each batch only kernels run. Chains with a common beginning share its work.
@@ -20,6 +21,7 @@ import pyarrow as pa
 from datasync.domain.clock import Instant
 from datasync.domain.errors import RecordError
 from datasync.domain.tiers import Tier
+from datasync.policy import documents
 from datasync.policy.arrays import clean, pick
 from datasync.policy.compiled import Collection, Form, Lift, Policy
 from datasync.policy.problems import nearest
@@ -59,6 +61,8 @@ def split(
     columns = [clean(column) for column in batch.columns]
     for source, step in plan.steps:
         columns.append(step.kernel(columns[source], context))
+    if plan.identity is not None:
+        columns.append(plan.identity.of(columns, context))
     lifted = _lifted(plan.lifts, batch, now)
     return tuple(_layer(layer, columns, lifted) for layer in plan.layers)
 
@@ -66,8 +70,16 @@ def split(
 def to_batch(collection: Collection, rows: Rows) -> pa.RecordBatch:
     """Return a user's rows in the collection's input schema. Raises RecordError, which names row and field.
 
-    ``rows`` are mappings (a missing field is null), an Arrow batch or table, or a pandas frame (where NaN means null).
+    A document's row changes the fields that are not null in it, and has its subject and key. ``rows`` are mappings
+    (a missing field is null), an Arrow batch or table, or a pandas frame (where NaN means null).
     """
+    batch = _converted(collection, rows)
+    if collection.key is not None:
+        documents.check_identified(batch, collection.subject, collection.key)
+    return batch
+
+
+def _converted(collection: Collection, rows: Rows) -> pa.RecordBatch:
     if _is_frame(rows):
         rows = pa.Table.from_pandas(rows, preserve_index=False)
     if isinstance(rows, pa.Table):
@@ -88,14 +100,28 @@ class _LayerPlan:
     own_schema: pa.Schema
     lifted: tuple[int, ...]
     full_schema: pa.Schema
+    has_forms: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Where a document's subject and key stand, and what its pseudonyms' key is called."""
+
+    subject: int
+    key: int
+    key_name: str
+
+    def of(self, columns: Sequence[pa.Array], context: Context) -> pa.Array:
+        return documents.identities(columns[self.subject], columns[self.key], context.subject_key(self.key_name, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Slots are the captured columns in order, followed by the results of ``steps`` (input slot, step) in order."""
+    """Slots are the captured columns in order, the results of ``steps`` (input slot, step), and a document's name."""
 
     schema: pa.Schema
     steps: tuple[tuple[int, Step], ...]
+    identity: _Identity | None
     lifts: tuple[Lift, ...]
     layers: tuple[_LayerPlan, ...]
 
@@ -120,22 +146,37 @@ def _plan(collection: Collection) -> _Plan:
                     steps.append((slots[field.name, source], step))
                     slots[field.name, made] = len(slots)
                 source = made
-    layers = tuple(_layer_plan(collection, tier, slots) for tier in collection.tiers())
-    return _Plan(collection.input_schema, tuple(steps), collection.lifts, layers)
+    identity = _identity(collection)
+    document = None if identity is None else len(slots)
+    layers = tuple(_layer_plan(collection, tier, slots, document) for tier in collection.tiers())
+    return _Plan(collection.input_schema, tuple(steps), identity, collection.lifts, layers)
 
 
-def _layer_plan(collection: Collection, tier: Tier, slots: Mapping[tuple[str, tuple[str, ...]], int]) -> _LayerPlan:
+def _identity(collection: Collection) -> _Identity | None:
+    if collection.key is None:
+        return None
+    names = list(collection.fields)
+    key_name = documents.key_name(collection.name)
+    return _Identity(names.index(collection.subject), names.index(collection.key), key_name)
+
+
+def _layer_plan(
+    collection: Collection, tier: Tier, slots: Mapping[tuple[str, tuple[str, ...]], int], document: int | None
+) -> _LayerPlan:
     own = collection.forms_at(tier)
     lifted: tuple[Form, ...] = ()
     if any(lift.to == tier for lift in collection.lifts):
         seen = (collection.seen(name, tier) for name in collection.fields)
         lifted = tuple(form for form in seen if form is not None and form.tier < tier)
+    identity = ([], []) if document is None else ([document], [documents.FIELD])
+    own_fields = [*identity[1], *(pa.field(form.field, form.type) for form in own)]
     return _LayerPlan(
         tier,
-        tuple(slots[form.field, form.chain] for form in own),
-        pa.schema([(form.field, form.type) for form in own]),
+        (*identity[0], *(slots[form.field, form.chain] for form in own)),
+        pa.schema(own_fields),
         tuple(slots[form.field, form.chain] for form in lifted),
-        pa.schema([(form.field, form.type) for form in (*own, *lifted)]),
+        pa.schema([*own_fields, *(pa.field(form.field, form.type) for form in lifted)]),
+        bool(own),
     )
 
 
@@ -152,7 +193,7 @@ def _lifted(lifts: Sequence[Lift], batch: pa.RecordBatch, now: Instant) -> npt.N
 def _layer(plan: _LayerPlan, columns: Sequence[pa.Array], lifted: npt.NDArray[np.int8] | None) -> Layer:
     chosen, schema = [columns[slot] for slot in plan.own], plan.own_schema
     here = None if lifted is None or not plan.lifted else lifted == plan.tier
-    if plan.lifted and ((here is not None and here.any()) or not plan.own):
+    if plan.lifted and ((here is not None and here.any()) or not plan.has_forms):
         shown = np.zeros(len(columns[0]), dtype=bool) if here is None else here
         chosen, schema = [*chosen, *(pick(columns[slot], shown) for slot in plan.lifted)], plan.full_schema
     positions = None if lifted is None else _positions(lifted <= plan.tier)

@@ -4,18 +4,29 @@ What is checked here keeps two promises. A value goes down only through transfor
 each says. And a layer has one form of a field, made by a chain that the policy lists for a place that holds the layer.
 """
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from datasync.domain.limits import META_ENTRIES_MAX
 from datasync.domain.tiers import Place, Tier
 from datasync.policy import problems as codes
 from datasync.policy.compiled import Collection, Field, Form, Lift, Mobility
-from datasync.policy.document import AnyTransform, FieldSpec, ModelTransform, OtherTransform, Raise, StreamSpec
+from datasync.policy.document import (
+    AnyCollection,
+    AnyTransform,
+    DocumentSpec,
+    FieldSpec,
+    Merge,
+    ModelTransform,
+    Raise,
+    StreamSpec,
+)
 from datasync.policy.predicate import BindError, Predicate, Scope, Test, bind
 from datasync.policy.problems import nearest
-from datasync.policy.transforms import Step, fit
+from datasync.policy.transforms import IDENTIFIERS, NUMBERS, Step, commutes, fit
 from datasync.policy.tree import Path, Report
-from datasync.policy.types import TIMESTAMP, arrow_type
+from datasync.policy.types import TIMESTAMP, arrow_type, type_name
 
 Transforms = dict[str, AnyTransform]
 
@@ -28,18 +39,23 @@ def check_transforms(transforms: Transforms, report: Report) -> None:
             report.add(codes.VALUE_INVALID, ("transforms", name, "to"), message, "lower is towards public")
 
 
-def compile_collection(name: str, spec: StreamSpec, transforms: Transforms, report: Report) -> Collection:
+def compile_collection(name: str, spec: AnyCollection, transforms: Transforms, report: Report) -> Collection:
     """Return the compiled collection; what is wrong goes to the report, and the result is then not to be used."""
     path = ("collections", name)
     fields = {
         each: _field((*path, "fields", each), each, field, transforms, report) for each, field in spec.fields.items()
     }
     _check_roles(path, spec, fields, report)
+    if isinstance(spec, DocumentSpec):
+        _check_document(path, spec, fields, report)
+    else:
+        _check_no_merge(path, spec, report)
     return Collection(
         name=name,
         kind=spec.kind,
         subject=spec.subject,
-        time=spec.time,
+        time=spec.time if isinstance(spec, StreamSpec) else None,
+        key=spec.key if isinstance(spec, DocumentSpec) else None,
         meta={each: Tier.parse(label) for each, label in spec.meta.items()},
         fields=fields,
         forms={each: _forms((*path, "fields", each), field, report) for each, field in fields.items()},
@@ -50,9 +66,9 @@ def compile_collection(name: str, spec: StreamSpec, transforms: Transforms, repo
     )
 
 
-def _check_roles(path: Path, spec: StreamSpec, fields: dict[str, Field], report: Report) -> None:
-    for role in ("subject", "time"):
-        name = getattr(spec, role)
+def _check_roles(path: Path, spec: AnyCollection, fields: dict[str, Field], report: Report) -> None:
+    for role in ("subject", "time", "key"):
+        name = getattr(spec, role, None)
         if name is not None and name not in fields:
             report.add(codes.NAME_UNKNOWN, (*path, role), f"there is no field {name}", nearest(name, fields))
         elif role == "time" and name is not None and fields[name].type != TIMESTAMP:
@@ -65,19 +81,61 @@ def _check_roles(path: Path, spec: StreamSpec, fields: dict[str, Field], report:
         report.add(codes.VALUE_INVALID, (*path, "meta"), "too many constants", f"keep at most {META_ENTRIES_MAX}")
 
 
+def _check_document(path: Path, spec: DocumentSpec, fields: dict[str, Field], report: Report) -> None:
+    """Subject and key tell documents apart; every other field merges, and what lowers its tier must not change that."""
+    for role in ("subject", "key"):
+        name = getattr(spec, role)
+        if name in fields and fields[name].type not in (*IDENTIFIERS, pa.null()):
+            message = f"{name} is a {type_name(fields[name].type)}, by which no document is told apart"
+            report.add(
+                codes.VALUE_INVALID, (*path, role), message, "name a field of type string, bytes, int32 or int64"
+            )
+        if name in fields and spec.fields[name].merge is not None:
+            at, message = (*path, "fields", name, "merge"), f"{name} tells documents apart, so it never changes"
+            report.add(codes.VALUE_INVALID, at, message, "remove it")
+    if spec.key == spec.subject:
+        report.add(codes.VALUE_INVALID, (*path, "key"), "the key is the subject", "name another field")
+    for name, field in fields.items():
+        _check_merge((*path, "fields", name), spec.fields[name].merge or "lww", field, report)
+
+
+def _check_merge(path: Path, merge: Merge, field: Field, report: Report) -> None:
+    if field.type == pa.null():
+        return
+    wanted = {"counter": (NUMBERS, "a number"), "max": ((*NUMBERS, TIMESTAMP), "a number or a timestamp")}
+    kinds, words = wanted.get("max" if merge == "min" else merge, ((), ""))
+    if merge == "union" and not pa.types.is_list(field.type):
+        kinds, words = (pa.null(),), "a list of scalars"
+    if kinds and field.type not in kinds:
+        message = f"{field.name} is a {type_name(field.type)}, and {merge} merges {words}"
+        report.add(codes.VALUE_INVALID, (*path, "merge"), message, f"use lww, or make the field {words}")
+    for place, chain in field.up.items():
+        for index, step in enumerate(chain):
+            if not commutes(step.spec, merge):
+                message = f"{step.name} changes what {merge} would merge: changes are transformed before they merge"
+                report.add(codes.CHAIN_INVALID, (*path, "up", place.value, index), message, "use drop, or merge: lww")
+
+
+def _check_no_merge(path: Path, spec: StreamSpec, report: Report) -> None:
+    for name, field in spec.fields.items():
+        if field.merge is not None:
+            at = (*path, "fields", name, "merge")
+            report.add(codes.VALUE_INVALID, at, "rows of a stream do not merge", "remove it, or use kind: document")
+
+
 def _field(path: Path, name: str, spec: FieldSpec, transforms: Transforms, report: Report) -> Field:
     try:
         kind = arrow_type(spec.type)
     except ValueError as error:
         message, _, fix = str(error).partition(": ")
         report.add(codes.VALUE_INVALID, (*path, "type"), message, fix)
-        return Field(name, pa.null(), Tier.parse(spec.tier), {})
-    raw = Field(name, kind, Tier.parse(spec.tier), {})
+        return Field(name, pa.null(), Tier.parse(spec.tier), {}, "lww")
+    raw = Field(name, kind, Tier.parse(spec.tier), {}, spec.merge or "lww")
     chains = {
         Place(place): _chain((*path, "up", place), raw, Place(place), names, transforms, report)
         for place, names in spec.up.items()
     }
-    return Field(name, kind, raw.tier, {place: chain for place, chain in chains.items() if chain})
+    return replace(raw, up={place: chain for place, chain in chains.items() if chain})
 
 
 def _chain(
@@ -106,8 +164,9 @@ def _step(path: Path, raw: Field, before: list[Step], name: str, transforms: Tra
     if spec is None:
         report.add(codes.NAME_UNKNOWN, path, f"there is no transform {name}", nearest(name, transforms))
         return None
-    if isinstance(spec, OtherTransform | ModelTransform):
-        return None  # told as unsupported, where it is declared
+    if isinstance(spec, ModelTransform):
+        report.add(codes.CHAIN_INVALID, path, f"{name} lowers models, not rows", "name it in models: lower_by")
+        return None
     tier = before[-1].to if before else raw.tier
     if spec.source != tier.label:
         message = f"{name} leads from {spec.source}, and {raw.name} is {tier.label} here"

@@ -1,29 +1,31 @@
 """The tests that a policy carries: run at every load, by the path that enforces.
 
 A test asks about a field or a collection and expects a chain of transforms or a denial; or it gives rows as the worker
-would see them and expects which are visible; or it says what a place must never hold. Consent that a test does not
-mention counts as given. In tests it is 2000-01-01T00:00:00Z, so that ``now-7d`` means the same in every run.
+would see them (of documents, their merged values) and expects which are visible; or it says what a place must never
+hold; or it names two operators and expects which fields move between their edges. Consent that a test does not mention
+counts as given. In tests it is 2000-01-01T00:00:00Z, so that ``now-7d`` means the same in every run.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from datasync.domain.clock import Instant
 from datasync.domain.errors import AccessDenied, RecordError
 from datasync.domain.tiers import Place, Tier
 from datasync.policy import problems as codes
-from datasync.policy.compiled import Collection, Policy, Worker, reader_scope
+from datasync.policy.compiled import Collection, Policy, Worker
 from datasync.policy.decide import ViewRules, decide, view_rules
-from datasync.policy.document import Ask, Document, Expect, Never, PolicyTest
-from datasync.policy.quantities import distance_ms, instant_us
-from datasync.policy.rows import from_values
+from datasync.policy.document import Ask, Document, Expect, HandoverAsk, Never, PolicyTest
+from datasync.policy.seen_rows import seen_row
 from datasync.policy.tree import Path, Report
-from datasync.policy.types import TIMESTAMP
+from datasync.policy.verdicts import moved, verdict
 
 NOW = Instant(wall_ms=946_684_800_000, steady_ms=0)
 """What time it is in tests."""
+
+_SHAPES = (
+    "write ask and expect (allow or deny), or ask, rows and expect (visible), or never, or handover and expect (fields)"
+)
 
 Fail = Callable[[str, str], None]
 
@@ -32,13 +34,14 @@ def check_names(document: Document, report: Report) -> None:
     """Add a problem for each test that is of no known shape or names what is not there."""
     for index, test in enumerate(document.tests):
         path: Path = ("tests", index)
-        if test.handover is None and _shape(test) is None:
-            fix = "write ask and expect (allow or deny), or ask, rows and expect (visible), or never"
-            report.add(codes.VALUE_INVALID, path, f"the test {test.name} asks nothing that can be answered", fix)
+        if _shape(test) is None:
+            report.add(codes.VALUE_INVALID, path, f"the test {test.name} asks nothing that can be answered", _SHAPES)
         if test.ask is not None:
             _check_ask((*path, "ask"), test.ask, document, report)
+        if test.handover is not None:
+            _check_handover((*path, "handover"), test.handover, document, report)
         for number, rule in enumerate((test.expect and test.expect.by) or ()):
-            known = [each.id for each in document.rules]
+            known = [each.id for each in (document.handover if test.handover else document.rules)]
             report.expect_known((*path, "expect", "by", number), "rule", rule, known)
         for number, name in enumerate((test.expect and test.expect.allow) or ()):
             report.expect_known((*path, "expect", "allow", number), "transform", name, document.transforms)
@@ -57,6 +60,8 @@ def run(policy: Policy, report: Report) -> None:
                 _run_never(policy, never, fail)
             case "rows", PolicyTest(ask=Ask() as ask, rows=tuple(rows), expect=Expect() as expect):
                 _run_rows(policy, ask, rows, expect, fail)
+            case "handover", PolicyTest(handover=HandoverAsk() as asked, expect=Expect() as expect):
+                _run_handover(policy, asked, expect, fail)
             case "ask", PolicyTest(ask=Ask() as ask, expect=Expect() as expect):
                 _run_ask(policy, ask, expect, fail)
             case _:
@@ -64,11 +69,13 @@ def run(policy: Policy, report: Report) -> None:
 
 
 def _shape(test: PolicyTest) -> str | None:
-    """Return which kind of test this is: never, rows or ask; None for none."""
+    """Return which kind of test this is: never, rows, ask or handover; None for none."""
     parts = test.model_fields_set - {"name"}
     answers = (test.expect.model_fields_set if test.expect else set()) - {"by"}
     if parts == {"never"}:
         return "never"
+    if parts == {"handover", "expect"} and answers == {"fields"}:
+        return "handover"
     if parts == {"ask", "rows", "expect"} and answers == {"visible"} and test.ask and test.ask.field is None:
         return "rows"
     if parts == {"ask", "expect"} and answers in ({"allow"}, {"deny"}):
@@ -83,6 +90,21 @@ def _check_ask(path: Path, ask: Ask, document: Document, report: Report) -> None
         report.expect_known((*path, "consent", purpose), "purpose", purpose, document.purposes, key=True)
     if report.expect_known((*path, "data"), "collection", ask.data, document.collections) and ask.field is not None:
         report.expect_known((*path, "field"), "field", ask.field, document.collections[ask.data].fields)
+
+
+def _check_handover(path: Path, ask: HandoverAsk, document: Document, report: Report) -> None:
+    report.expect_known((*path, "from"), "operator", ask.source, document.operators)
+    report.expect_known((*path, "to"), "operator", ask.to, document.operators)
+    report.expect_known((*path, "data"), "collection", ask.data, document.collections)
+
+
+def _run_handover(policy: Policy, ask: HandoverAsk, expect: Expect, fail: Fail) -> None:
+    found = verdict(policy, ask.source, ask.to, ask.data)
+    got, wanted = moved(found, policy.collections[ask.data]), sorted(expect.fields or ())
+    if got != wanted:
+        fail(f"fields {wanted}", f"fields {got} ({found.action}, by {found.rule or 'no rule'})")
+    elif expect.by is not None and {found.rule} != set(expect.by):
+        fail(f"by {sorted(expect.by)}", f"by {found.rule or 'no rule'}")
 
 
 def _run_ask(policy: Policy, ask: Ask, expect: Expect, fail: Fail) -> None:
@@ -128,43 +150,16 @@ def _try_rows(
     collection: Collection, worker: Worker, view: ViewRules, rows: tuple[dict[str, Any], ...]
 ) -> tuple[list[int], set[str]]:
     """Return which rows are visible, and the rules that matched any of them."""
-    scope = reader_scope(collection, worker)
     visible, used = [], set()
     for index, row in enumerate(rows):
-        for name in row:
-            if name not in scope.columns and name not in scope.meta:
-                raise RecordError(f"row {index}: {worker.id} sees no {name}")
-        batch = _batch(scope.columns, row)
-        meta = {name: row[name] for name in scope.meta if row.get(name) is not None}
+        try:
+            batch, meta = seen_row(collection, worker, row, NOW)
+        except RecordError as error:
+            raise RecordError(f"row {index}: {error.detail}", fix=error.fix) from None
         used |= set(view.matching(batch, meta, NOW))
         if view.mask(batch, meta, NOW)[0].as_py():
             visible.append(index)
     return visible, used
-
-
-def _batch(columns: Mapping[str, pa.DataType], row: Mapping[str, Any]) -> pa.RecordBatch:
-    schema = pa.schema(list(columns.items()))
-    arrays = [
-        pa.array([_moment(row[field.name])], pa.int64()).view(TIMESTAMP)
-        if field.type == TIMESTAMP and _is_distance(row.get(field.name))
-        else from_values([row.get(field.name)], field)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _is_distance(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("now")
-
-
-def _moment(text: str) -> int:
-    try:
-        distance = distance_ms(text)
-    except ValueError as error:
-        raise RecordError(str(error)) from None
-    if distance is None:
-        raise RecordError(f"{text!r} is no time", fix="write now, now-7d or RFC 3339")
-    return instant_us(NOW) + distance * 1_000
 
 
 def _consent(policy: Policy, ask: Ask) -> dict[str, bool]:

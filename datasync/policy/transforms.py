@@ -19,18 +19,31 @@ import pyarrow.compute as pc
 from datasync.domain.clock import Instant
 from datasync.domain.tiers import Tier
 from datasync.policy import geohash
-from datasync.policy.arrays import numbers
-from datasync.policy.document import AnyTransform, Bucket, Geohash, Hmac, Round, Truncate
+from datasync.policy.arrays import clean, numbers
+from datasync.policy.document import (
+    Bucket,
+    Constant,
+    Drop,
+    Geohash,
+    Hmac,
+    Mask,
+    Merge,
+    Round,
+    RowTransform,
+    Truncate,
+)
 from datasync.policy.quantities import MOMENT_US_MIN
 from datasync.policy.types import POINT, TIMESTAMP, type_name
 
 SubjectKey = Callable[[str, int], bytes]
 """``(transform, rotation period)`` to the 32-byte HMAC key that the subject's device holds."""
 
-_PSEUDONYM_HEX_DIGITS = 32
-_IDENTIFIERS = (pa.string(), pa.binary(), pa.int32(), pa.int64())
+PSEUDONYM_HEX_DIGITS = 32
+IDENTIFIERS = (pa.string(), pa.binary(), pa.int32(), pa.int64())
 _FLOATS = (pa.float32(), pa.float64())
-_NUMBERS = (pa.int32(), pa.int64(), *_FLOATS)
+NUMBERS = (pa.int32(), pa.int64(), *_FLOATS)
+_CONSTANTS = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+_MASKED = "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +62,13 @@ class Step:
     """One transform in its place in a chain."""
 
     name: str
-    spec: AnyTransform
+    spec: RowTransform
     to: Tier
     type: pa.DataType
     kernel: Kernel
 
 
-def fit(name: str, spec: AnyTransform, source: pa.DataType, previous: Step | None) -> Step:
+def fit(name: str, spec: RowTransform, source: pa.DataType, previous: Step | None) -> Step:
     """Return the step that applies ``spec`` to a column of type ``source``.
 
     Raises ValueError when the transform does not take it, or is finer than what came before, so that it would lower
@@ -66,7 +79,7 @@ def fit(name: str, spec: AnyTransform, source: pa.DataType, previous: Step | Non
     match spec:
         case Hmac():
             result, kernel = pa.string(), partial(_hmac, name, spec.rotate)
-            _take(name, source, _IDENTIFIERS)
+            _take(name, source, IDENTIFIERS)
         case Geohash(precision=precision) if isinstance(before, Geohash):
             result, kernel = pa.string(), partial(_shorten, precision)
             _coarser(name, precision <= before.precision, f"precision at most {before.precision}")
@@ -85,10 +98,29 @@ def fit(name: str, spec: AnyTransform, source: pa.DataType, previous: Step | Non
                 _coarser(name, decimals <= before.decimals, f"decimals at most {before.decimals}")
         case Bucket(edges=edges):
             result, kernel = pa.string(), partial(_bucket, np.array(edges), pa.array(labels(edges)))
-            _take(name, source, _NUMBERS)
-        case _:
-            raise AssertionError(f"the operation {spec.op} passed the check of what is supported")
+            _take(name, source, NUMBERS)
+        case Mask(keep=keep, side=side):
+            result, kernel = pa.string(), partial(_mask, keep, side)
+            _take(name, source, (pa.string(),))
+            if isinstance(before, Mask) and before.side == side:
+                _coarser(name, keep <= before.keep, f"keep at most {before.keep}")
+        case Drop():
+            result, kernel = source, _drop
+        case Constant(value=value):
+            result = _CONSTANTS[type(value)]
+            kernel = partial(_constant, pa.scalar(value, result))
     return Step(name, spec, Tier.parse(spec.to), result, kernel)
+
+
+def commutes(spec: RowTransform, merge: Merge) -> bool:
+    """Whether transforming every change of a document's field and then merging gives what the reverse order would."""
+    match merge:
+        case "lww":
+            return True
+        case "max" | "min":
+            return isinstance(spec, Truncate | Round | Drop)
+        case "counter" | "union":
+            return isinstance(spec, Drop)
 
 
 def _take(name: str, source: pa.DataType, wanted: tuple[pa.DataType, ...]) -> None:
@@ -114,15 +146,20 @@ def labels(edges: tuple[float, ...]) -> list[str]:
 def _hmac(name: str, rotate_ms: int | None, column: pa.Array, context: Context) -> pa.Array:
     """First 16 bytes of HMAC-SHA256 (RFC 2104) in hex, of UTF-8, of bytes, or of an integer's decimal digits."""
     encoded = column.dictionary_encode()
-    if pa.types.is_integer(column.type):
-        values = [str(value).encode() for value in encoded.dictionary.to_pylist()]
-    else:
-        values = encoded.dictionary.cast(pa.binary()).to_pylist()
+    values = identifier_bytes(encoded.dictionary)
     if not values:
         return pa.nulls(len(column), pa.string())
     key = context.subject_key(name, context.now.wall_ms // rotate_ms if rotate_ms else 0)
-    pseudonyms = [hmac.digest(key, value, "sha256").hex()[:_PSEUDONYM_HEX_DIGITS] for value in values]
+    pseudonyms = [hmac.digest(key, value, "sha256").hex()[:PSEUDONYM_HEX_DIGITS] for value in values]
     return pa.array(pseudonyms, pa.string()).take(encoded.indices)
+
+
+def identifier_bytes(column: pa.Array) -> list[bytes]:
+    """Return a column of identifiers without nulls as bytes: of an integer, its decimal digits."""
+    if pa.types.is_integer(column.type):
+        return [str(value).encode() for value in column.to_pylist()]
+    values: list[bytes] = column.cast(pa.binary()).to_pylist()
+    return values
 
 
 def _geohash(precision: int, column: pa.Array, _: Context) -> pa.Array:
@@ -163,3 +200,20 @@ def _bucket(edges: np.ndarray, names: pa.Array, column: pa.Array, _: Context) ->
     else:
         edges = np.ceil(edges).astype(np.int64)  # v >= 0.5 is v >= 1 for integers, and they compare exactly
     return names.take(pa.array(np.searchsorted(edges, values, side="right"), mask=missing))
+
+
+def _mask(keep: int, side: str, column: pa.Array, _: Context) -> pa.Array:
+    """Keep some characters of longer texts. How long the text was is not told."""
+    first, last = (0, keep) if side == "start" else (-keep, None)
+    kept = pc.utf8_slice_codeunits(column, first, last) if keep else pc.if_else(column.is_valid(), "", None)
+    kept = pc.if_else(pc.greater(pc.utf8_length(column), keep), kept, "")
+    parts = (kept, _MASKED) if side == "start" else (_MASKED, kept)
+    return clean(pc.binary_join_element_wise(*parts, ""))
+
+
+def _drop(column: pa.Array, _: Context) -> pa.Array:
+    return pa.nulls(len(column), column.type)
+
+
+def _constant(value: pa.Scalar, column: pa.Array, _: Context) -> pa.Array:
+    return pa.repeat(value, len(column))

@@ -1,4 +1,4 @@
-"""The city's policy: the example of the format without what this version does not support."""
+"""The city's policy: the example of the format, without documents and without what moves between operators."""
 
 from datasync.policy.loading import load
 

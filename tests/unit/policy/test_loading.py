@@ -308,61 +308,6 @@ def test_a_raise_has_no_worker_and_nothing_is_below_public():
     assert "gps is a point" in problem(("[mode, eq, private_road]", "[gps, eq, x]"))[0].message
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "what"),
-    [
-        (
-            "kind: stream\n    subject: user_id\n    time: started",
-            "kind: document\n    subject: user_id\n    key: mode",
-            "a collection of kind document",
-        ),
-        ("escrow: false", "escrow: true", "escrow in the cloud"),
-        ("mobility:", "retain: {device: 30d}\n    mobility:", "deleting by age"),
-        ("tier: public}", "tier: public, merge: lww}", "merging"),
-        ("  pid:", "  none: {op: drop, from: user-private, to: public}\n  pid:", "the operation drop"),
-        ("  pid:", "  hide: {op: mask, keep: 2, from: user-private, to: public}\n  pid:", "the operation mask"),
-        (
-            "  pid:",
-            "  zero: {op: constant, value: 0, from: user-private, to: public}\n  pid:",
-            "the operation constant",
-        ),
-        (
-            "  pid:",
-            "  dp: {op: dp_sgd, epsilon: 4, scope: model, from: edge-private, to: public}\n  pid:",
-            "the operation dp_sgd",
-        ),
-        ("handover:", "models: {label: join_of_inputs, lower_by: [pid]}\nhandover:", "labels of models"),
-        ("handover:", "erasure: {shred: immediately, compact: 72h}\nhandover:", "erasure"),
-        ("handover:", "  roaming: opt_in\nhandover:", "consent to roaming"),
-        ("handover:", "  withdraw: {stop: immediately, purge: 24h}\nhandover:", "purging after a withdrawal"),
-        ("from: acme, to: acme", "from: acme, to: borealis", "a handover between operators"),
-        ("action: move", "action: copy", "the action copy"),
-        ("action: move", "action: move, max_tier: public", "max_tier of a handover"),
-        (
-            "tests:\n",
-            "tests:\n  - {name: h, handover: {from: acme, to: borealis, data: trips}, expect: {fields: [gps]}}\n",
-            "a handover test",
-        ),
-        (
-            "edge: edge-private, cloud: public}     ",
-            "edge: public, cloud: public}",
-            "edge holds at most edge-private in this version",
-        ),
-    ],
-)
-def test_what_is_not_supported_says_so_and_is_never_ignored(old, new, what):
-    old = old.rstrip(" ") if old not in CITY else old
-    found = [each for each in problems(changed((old, new))) if each.code == "POLICY_UNSUPPORTED"]
-
-    assert len(found) == 1
-    assert what in found[0].message
-    assert found[0].fix
-
-
-def test_escrow_is_refused_with_what_to_write_instead():
-    assert problem(("escrow: false", "escrow: true"))[0].fix == "write escrow: false"
-
-
 def test_a_document_collection_is_parsed_strictly_too():
     messages = [each.message for each in problems(changed(("kind: stream", "kind: document")))]
 
