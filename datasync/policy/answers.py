@@ -6,10 +6,11 @@ but the rows that match.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datasync.domain.tiers import Place, Tier
-from datasync.policy.compiled import Collection, Form, Policy, Rule, Worker
+from datasync.policy.compiled import Collection, Form, Policy, Rule, Worker, reader_scope
+from datasync.policy.predicate import BindError, bind_all
 
 ALLOW = "ALLOW"
 ORDER = (
@@ -41,6 +42,21 @@ class Decision:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The rule that comes nearest to allowing what no rule allows.
+
+    ``lacks`` are its parts that do not fit: ``worker``, ``place``, ``kind`` and ``operator`` of its selector,
+    ``fields``, and ``where`` when its conditions make no sense for the worker. ``then`` is what would be answered if
+    they did fit: ALLOW, or the code of the next failure. ``detail`` says all this in words.
+    """
+
+    rule: str
+    lacks: tuple[str, ...]
+    then: str
+    detail: str
+
+
 def rules_for(policy: Policy, worker: Worker, collection: str) -> tuple[Rule, ...]:
     """Return the rules that speak of this worker and collection."""
     return tuple(rule for rule in policy.rules if rule.collection == collection and rule.selects(worker))
@@ -50,7 +66,19 @@ def answer(
     policy: Policy, worker: Worker, schema: Collection, field: str | None, purpose: str, operator: str | None
 ) -> Decision:
     """Return the answer to all questions but that of consent, which is the subject's and not the policy's."""
-    rules = rules_for(policy, worker, schema.name)
+    return _by_rules(policy, worker, schema, field, purpose, operator, rules_for(policy, worker, schema.name))
+
+
+def _by_rules(
+    policy: Policy,
+    worker: Worker,
+    schema: Collection,
+    field: str | None,
+    purpose: str,
+    operator: str | None,
+    rules: tuple[Rule, ...],
+) -> Decision:
+    """Return the answer when these are the rules that speak of the worker and the collection."""
     if field is not None:
         found = _seen(worker, schema, field, rules)
     else:
@@ -63,6 +91,35 @@ def answer(
         whose = worker.operator or "no operator"
         return _deny("NO_OPERATOR", f"{worker.id} works for {whose}, and the data are with {operator or 'another'}.")
     return found
+
+
+def nearest_allow(
+    policy: Policy, worker: Worker, schema: Collection, field: str | None, purpose: str, operator: str | None
+) -> Nearest | None:
+    """Return the allow of the collection with the fewest unmet parts, of equals the first by id; None without any."""
+    allows = (rule for rule in policy.rules if rule.allows and rule.collection == schema.name)
+    parts = [(rule, _unmet(worker, schema, field, rule)) for rule in allows]
+    if not parts:
+        return None
+    rule, lacks = min(parts, key=lambda each: (len(each[1]), each[0].id))
+    widened = rule if field is None or rule.fields is None else replace(rule, fields=rule.fields | {field})
+    granted = (*rules_for(policy, worker, schema.name), widened)
+    then = _by_rules(policy, worker, schema, field, purpose, operator, granted)
+    but = f"{rule.id} would allow it, but {' and '.join(lacks.values())}."
+    further = "" if then.allowed else f" Even then {then.code}: {then.detail}"
+    return Nearest(rule.id, tuple(lacks), then.code, but + further)
+
+
+def _unmet(worker: Worker, schema: Collection, field: str | None, rule: Rule) -> dict[str, str]:
+    """Return what a rule lacks to allow the question, each part with the words for it."""
+    unmet = {key: f"is for {key} {want}" for key, want in rule.unmet(worker).items()}
+    if field is not None and not rule.covers(field):
+        unmet["fields"] = f"covers {_listed(rule.fields or ())}, not {field}"
+    try:
+        bind_all(rule.where, reader_scope(schema, worker))
+    except BindError as error:
+        unmet["where"] = f"its conditions cannot be decided for {worker.id}: {error.message}"
+    return unmet
 
 
 def without_consent(policy: Policy, purpose: str, consent: Mapping[str, bool]) -> Decision | None:

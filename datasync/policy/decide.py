@@ -15,14 +15,25 @@ import pyarrow as pa
 from datasync.domain.clock import Instant
 from datasync.domain.errors import AccessDenied, NotFound
 from datasync.domain.tiers import Tier
-from datasync.policy.answers import Decision, answer, rules_for, without_consent
+from datasync.policy.answers import Decision, Nearest, answer, nearest_allow, rules_for, without_consent
 from datasync.policy.arrays import Mask, pick
 from datasync.policy.compiled import Collection, Form, Policy, Rule, Worker, reader_scope
 from datasync.policy.document import Basis
-from datasync.policy.predicate import BindError, Predicate, bind_all
+from datasync.policy.predicate import BindError, Predicate, bind_all, clause_text
 from datasync.policy.problems import nearest
 
-__all__ = ["Decision", "ViewRules", "Worker", "decide", "view_rules", "worker"]
+__all__ = [
+    "Decision",
+    "Judgement",
+    "Nearest",
+    "RuleOutcome",
+    "ViewRules",
+    "Worker",
+    "decide",
+    "nearest_rule",
+    "view_rules",
+    "worker",
+]
 
 Meta = Mapping[str, Any]
 
@@ -63,6 +74,35 @@ def decide(
     return decision
 
 
+def nearest_rule(
+    policy: Policy, worker: Worker, collection: str, field: str | None, purpose: str, *, operator: str | None = None
+) -> Nearest | None:
+    """Return the rule that comes nearest to allowing the question, by the code that decided that none does.
+
+    None when the collection has no allow. Raises NotFound for an unknown collection or field.
+    """
+    return nearest_allow(policy, worker, _collection(policy, collection, field), field, purpose, operator)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOutcome:
+    """What a rule says of some rows: how many match it, and else its first condition after which none is left."""
+
+    rule: str
+    allows: bool
+    rows: int
+    failed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a view shows of some rows: how many, and which columns of any; and what each rule has to do with it."""
+
+    rules: tuple[RuleOutcome, ...]
+    rows: int
+    columns: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ViewRules:
     """What one worker may read of one collection for one purpose, compiled.
@@ -81,6 +121,7 @@ class ViewRules:
     rules: tuple[str, ...]
     consent: Basis
     schema: pa.Schema
+    _used: Mapping[str, Rule]
     _conditions: Mapping[str, Predicate]
     _grants: Mapping[str, "_Grant"]
 
@@ -107,11 +148,29 @@ class ViewRules:
         """Return the rules that match at least one row."""
         return tuple(rule for rule, held in self._held(batch, meta, now).items() if np.any(held))
 
+    def judge(self, batch: pa.RecordBatch, meta: Meta, now: Instant) -> Judgement:
+        """Return what :meth:`apply` makes of the rows, and why; for explanations, as it costs more."""
+        cells = self._cells(batch, meta, now)
+        shown = {form.field: _count(cells[self._grants[form.field]], batch) for form in self.columns}
+        return Judgement(
+            rules=tuple(
+                RuleOutcome(rule, self._used[rule].allows, _count(held, batch), self._failed(rule, batch, meta, now))
+                for rule, held in self._held(batch, meta, now).items()
+            ),
+            rows=_count(self._visible(cells), batch),
+            columns=tuple(name for name, rows in shown.items() if rows),
+        )
+
+    def _failed(self, rule: str, batch: pa.RecordBatch, meta: Meta, now: Instant) -> str | None:
+        used = self._used[rule]
+        index = self._conditions[rule].first_failed(batch, meta, now, unknown=not used.allows)
+        return None if index is None else clause_text(used.where[index])
+
     def _held(self, batch: pa.RecordBatch, meta: Meta, now: Instant) -> dict[str, Mask | bool]:
         """Return for each rule which rows match it: NULL never satisfies an allow and always satisfies a deny."""
-        allows = {rule for grant in self._grants.values() for rule in grant.allows}
         return {
-            rule: where.holds(batch, meta, now, unknown=rule not in allows) for rule, where in self._conditions.items()
+            rule: where.holds(batch, meta, now, unknown=not self._used[rule].allows)
+            for rule, where in self._conditions.items()
         }
 
     def _cells(self, batch: pa.RecordBatch, meta: Meta, now: Instant) -> dict["_Grant", Mask | bool]:
@@ -140,6 +199,10 @@ class _Grant:
         for rule in self.denies:
             shown = _and_not(shown, held[rule])
         return shown
+
+
+def _count(held: Mask | bool, batch: pa.RecordBatch) -> int:
+    return int(np.broadcast_to(held, batch.num_rows).sum())
 
 
 def _or(left: Mask | bool, right: Mask | bool) -> Mask | bool:
@@ -195,6 +258,7 @@ def _compile(policy: Policy, worker: Worker, schema: Collection, purpose: str, o
         rules=tuple(conditions),
         consent=policy.basis[purpose],
         schema=pa.schema([(form.field, form.type) for form in columns]),
+        _used={rule.id: rule for rule in used},
         _conditions=conditions,
         _grants={form.field: _grant(used, form.field) for form in columns},
     )

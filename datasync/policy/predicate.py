@@ -140,6 +140,21 @@ class Predicate:
             result = one if result is True else result if one is True else result & one
         return result
 
+    def first_failed(
+        self, batch: pa.RecordBatch, meta: Mapping[str, Any], now: Instant, *, unknown: bool
+    ) -> int | None:
+        """Return the index of the condition after which no row is left; None when some row meets all of them."""
+        for index in range(len(self.tests)):
+            if not np.any(Predicate(self.tests[: index + 1]).holds(batch, meta, now, unknown=unknown)):
+                return index
+        return None
+
+
+def clause_text(clause: Clause) -> str:
+    """Return a condition as people read it."""
+    column, op, value = clause
+    return f"{column} {op} {value}"
+
 
 def bind(clause: Clause, scope: Scope) -> Test:
     """Return a condition with its names looked up. Raises BindError when it cannot be translated."""

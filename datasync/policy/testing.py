@@ -6,7 +6,7 @@ hold; or it names two operators and expects which fields move between their edge
 counts as given. In tests it is 2000-01-01T00:00:00Z, so that ``now-7d`` means the same in every run.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from datasync.domain.clock import Instant
