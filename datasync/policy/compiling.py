@@ -11,7 +11,7 @@ from typing import Any
 
 from datasync.domain.tiers import Place, Tier
 from datasync.policy import problems as codes
-from datasync.policy import testing
+from datasync.policy import testing, void
 from datasync.policy.compiled import Collection, Policy, Rule, Worker, reader_scope
 from datasync.policy.document import ALL, Basis, Document, ModelTransform, RuleSpec, WorkerSpec
 from datasync.policy.predicate import BindError, Clause, bind
@@ -48,6 +48,7 @@ def compile_policy(document: Document, source: bytes, report: Report) -> Policy:
         basis=_basis(document),
         verdicts=verdicts,
     )
+    void.check(policy, report)
     testing.run(policy, report)
     report.check()
     return policy

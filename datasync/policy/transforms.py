@@ -43,7 +43,7 @@ IDENTIFIERS = (pa.string(), pa.binary(), pa.int32(), pa.int64())
 _FLOATS = (pa.float32(), pa.float64())
 NUMBERS = (pa.int32(), pa.int64(), *_FLOATS)
 _CONSTANTS = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-_MASKED = "***"
+MASKED = "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def _mask(keep: int, side: str, column: pa.Array, _: Context) -> pa.Array:
     first, last = (0, keep) if side == "start" else (-keep, None)
     kept = pc.utf8_slice_codeunits(column, first, last) if keep else pc.if_else(column.is_valid(), "", None)
     kept = pc.if_else(pc.greater(pc.utf8_length(column), keep), kept, "")
-    parts = (kept, _MASKED) if side == "start" else (_MASKED, kept)
+    parts = (kept, MASKED) if side == "start" else (MASKED, kept)
     return clean(pc.binary_join_element_wise(*parts, ""))
 
 

@@ -44,7 +44,14 @@ def test_a_lower_clearance_reads_the_lower_form():
 @pytest.mark.parametrize(
     ("who", "field", "purpose", "rules", "more", "code"),
     [
-        ("edge-router", "gps", "x", ["{id: D9, effect: deny, to: {place: edge}, data: trips}"], {}, "DENIED_BY"),
+        (
+            "edge-router",
+            "gps",
+            "x",
+            ["{id: D9, effect: deny, to: {place: edge}, data: trips, fields: [gps]}"],
+            {},
+            "DENIED_BY",
+        ),
         ("edge-guest", "gps", "x", [], {}, "NO_RULE"),
         ("edge-router", "note", "x", [], {}, "NO_RULE_FIELD"),
         (
@@ -91,7 +98,7 @@ def test_the_first_question_that_fails_is_the_answer(who, field, purpose, rules,
 def test_a_denial_names_the_rules_that_deny():
     rules = [
         "{id: D9, effect: deny, to: {place: edge}, data: trips, fields: [gps]}",
-        "{id: D8, effect: deny, to: {kind: infer}, data: trips}",
+        "{id: D8, effect: deny, to: {kind: infer}, data: trips, fields: [gps, speed]}",
     ]
     policy = with_rules(*rules)
 
@@ -149,18 +156,18 @@ def test_a_collection_is_allowed_when_any_field_is():
     ("rules", "code"),
     [
         ([], "NO_RULE"),
-        (["{id: R9, effect: allow, to: {worker: edge-guest}, data: trips, fields: [note]}"], "NO_PATH"),
-        (["{id: R9, effect: allow, to: {worker: edge-guest}, data: trips, fields: [user_id]}"], "NO_READ_UP"),
+        (["{id: R9, effect: allow, to: {kind: infer}, data: trips, fields: [note]}"], "NO_PATH"),
+        (["{id: R9, effect: allow, to: {kind: infer}, data: trips, fields: [user_id]}"], "NO_READ_UP"),
         (
             [
-                "{id: R9, effect: allow, to: {worker: edge-guest}, data: trips, fields: '*'}",
-                "{id: D9, effect: deny, to: {place: edge}, data: trips}",
+                "{id: R9, effect: allow, to: {kind: infer}, data: trips, fields: '*'}",
+                "{id: D9, effect: deny, to: {worker: edge-guest}, data: trips}",
             ],
             "DENIED_BY",
         ),
         (
             [
-                "{id: R9, effect: allow, to: {worker: edge-guest}, data: trips, fields: [gps]}",
+                "{id: R9, effect: allow, to: {kind: infer}, data: trips, fields: [gps]}",
                 "{id: D9, effect: deny, to: {place: edge}, data: trips, fields: [gps]}",
             ],
             "DENIED_BY",

@@ -172,6 +172,9 @@ def test_a_target_of_raise_that_would_have_no_columns_has_no_layer():
         ("{to: user-private, where", "{to: edge-private, where"),
         (", where: [[mode, eq, school_bus]]", ""),
         (", [started, ge, now-7d]]", "]"),
+        ("{worker: edge-router}, data", "{kind: infer}, data"),
+        ("$worker.region", "cbd"),
+        ("{worker: cloud-trainer}, data", "{kind: infer}, data"),
     )
 
     assert list(layers_of(policy, [TRIP])) == [Tier.USER_PRIVATE]

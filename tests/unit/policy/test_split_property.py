@@ -1,6 +1,5 @@
 """Generated rows under generated policies, compared cell by cell with the naive evaluator."""
 
-import json
 import math
 from datetime import timedelta
 
@@ -12,11 +11,10 @@ from datasync.domain.clock import Instant
 from datasync.domain.errors import AccessDenied
 from datasync.domain.tiers import Tier
 from datasync.policy.decide import view_rules
-from datasync.policy.loading import load
 from datasync.policy.projection import split, to_batch
 from datasync.policy.types import TIMESTAMP
 from tests.unit.policy import oracle
-from tests.unit.policy.generated import EPOCH, NOW_MS, WORKERS, documents, rows_of
+from tests.unit.policy.generated import EPOCH, NOW_MS, WORKERS, compiled, documents, rows_of
 
 NOW = Instant(NOW_MS, 0)
 THOROUGH = settings(
@@ -41,7 +39,7 @@ def captures(draw):
 @given(captures())
 def test_each_layer_holds_what_the_naive_evaluator_says_and_nothing_else(capture):
     document, rows = capture
-    policy = loaded(document)
+    policy = compiled(document)
     expected = oracle.layers(document, "c", rows, subject_key, NOW_MS)
 
     layers = split(policy, "c", captured(policy, document, rows), subject_key=subject_key, now=NOW)
@@ -61,7 +59,7 @@ def test_each_layer_holds_what_the_naive_evaluator_says_and_nothing_else(capture
 def test_no_layer_holds_a_value_that_its_place_is_denied(capture):
     """Not by what a cell shows only: the bytes of a layer contain no text of a field that the place may not hold."""
     document, rows = capture
-    policy = loaded(document)
+    policy = compiled(document)
     fields = document["collections"]["c"]["fields"]
     marked = [
         {
@@ -88,7 +86,7 @@ def test_no_layer_holds_a_value_that_its_place_is_denied(capture):
 @given(captures(), st.sampled_from(sorted(WORKERS)), st.sampled_from([{}, {"region": "north"}, {"region": "south"}]))
 def test_a_view_shows_what_the_naive_evaluator_says_and_nothing_else(capture, worker_id, meta):
     document, rows = capture
-    policy = loaded(document)
+    policy = compiled(document)
     columns, expected = oracle.view(document, worker_id, "c", rows, meta, subject_key, NOW_MS)
     layers = split(policy, "c", captured(policy, document, rows), subject_key=subject_key, now=NOW)
     try:
@@ -104,10 +102,6 @@ def test_a_view_shows_what_the_naive_evaluator_says_and_nothing_else(capture, wo
     assert rules.mask(batch, meta, NOW).to_pylist() == [index in expected for index in positions]
     visible = [index for index in positions if index in expected]
     same_cells(dict(zip(visible, cells_of(shown), strict=True)), expected)
-
-
-def loaded(document):
-    return load(json.dumps(document, ensure_ascii=False).encode())
 
 
 def captured(policy, document, rows):
