@@ -65,6 +65,21 @@ streams = Table(
     sqlite_with_rowid=False,
 )
 
+terms = Table(
+    "terms",
+    metadata,
+    Column("stream_id", Text, primary_key=True),
+    Column("stands_for", Text, nullable=False),
+    Column("purposes", Text),
+    Column("retain_ms", BigInteger),
+    Column("onward", Boolean, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("rule", Text),
+    Column("revision", BigInteger, nullable=False),
+    Index(None, "stands_for"),
+    sqlite_with_rowid=False,
+)
+
 segments = Table(
     "segments",
     metadata,

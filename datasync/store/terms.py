@@ -1,0 +1,117 @@
+"""Terms: on which conditions an edge holds a *derived* stream, one that another edge made of an original one.
+
+A derived stream stands for an original stream and has the same sequence numbers, so what is held of the original, or of
+another stream that stands for it, is not held a second time. A row is kept for as long as its time of capture and the
+terms allow, whatever became of the edge in between.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
+from sqlalchemy import delete as sql_delete
+
+from datasync.domain.ids import StreamId
+from datasync.store import tables
+
+_T, _S = tables.terms, tables.segments
+_COUNTER_BITS = 16
+"""Of a packed hybrid time; the bits above are milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The terms of one derived stream.
+
+    ``purposes`` None: for all. ``retain_ms`` is from the time of capture; None: for ever. Only if ``onward`` may it be
+    given on. ``operator`` gave it, by ``rule`` of its policy's ``revision`` (None: by none).
+    """
+
+    stream: StreamId
+    stands_for: StreamId
+    purposes: frozenset[str] | None
+    retain_ms: int | None
+    onward: bool
+    operator: str
+    rule: str | None
+    revision: int
+
+
+def add(tx: Connection, terms: Terms) -> None:
+    """Keep the terms of a stream that has none yet. Raises StoreError for one that has."""
+    row = {
+        "stream_id": terms.stream,
+        "stands_for": terms.stands_for,
+        "purposes": None if terms.purposes is None else _text(terms.purposes),
+        "retain_ms": terms.retain_ms,
+        "onward": terms.onward,
+        "operator": terms.operator,
+        "rule": terms.rule,
+        "revision": terms.revision,
+    }
+    tx.execute(insert(_T), row)
+
+
+def of_device(tx: Connection, device: str) -> dict[StreamId, Terms]:
+    """Return the terms of the device's derived streams."""
+    mine = tables.streams
+    found = tx.execute(
+        select(_T).join_from(mine, _T, _T.c.stream_id == mine.c.stream_id).where(mine.c.device == device)
+    )
+    return {row.stream_id: _terms(row) for row in found}
+
+
+def standing_for(tx: Connection, originals: Iterable[StreamId]) -> dict[StreamId, Terms]:
+    """Return the terms of every stream that stands for one of these."""
+    found = tx.execute(select(_T).where(_T.c.stands_for.in_(list(originals))))
+    return {row.stream_id: _terms(row) for row in found}
+
+
+def delete(tx: Connection, streams: Iterable[StreamId]) -> None:
+    """Forget the terms of streams that are forgotten."""
+    tx.execute(sql_delete(_T).where(_T.c.stream_id.in_(list(streams))))
+
+
+def expired(tx: Connection, now_ms: int) -> list[tuple[StreamId, int]]:
+    """Return the segments that are held no longer from this wall time on, as stream and id."""
+    joined = select(_S.c.stream_id, _S.c.id).join_from(_T, _S, _S.c.stream_id == _T.c.stream_id)
+    return [(row.stream_id, row.id) for row in tx.execute(joined.where(~_is_kept(now_ms)))]
+
+
+def next_expiry_ms(tx: Connection) -> int | None:
+    """Return the wall time at which the next segment expires."""
+    ends = func.min(_S.c.captured + _T.c.retain_ms * (1 << _COUNTER_BITS))
+    limited = _T.c.retain_ms.is_not(None)
+    first = tx.scalar(select(ends).join_from(_T, _S, _S.c.stream_id == _T.c.stream_id).where(limited))
+    return None if first is None else (int(first) >> _COUNTER_BITS) + 1
+
+
+def allows(purpose: str, now_ms: int) -> ColumnElement[bool]:
+    """Return the condition on ``tables.segments`` that its stream's terms, if any, allow this purpose at this time."""
+    # REPLACE, as it tells capitals apart on every database; a quoted name is never a part of another one's JSON.
+    names = func.replace(_T.c.purposes, json.dumps(purpose), "") != _T.c.purposes
+    fits = (_T.c.purposes.is_(None) | names) & _is_kept(now_ms)
+    return ~select(_T.c.stream_id).where(_T.c.stream_id == _S.c.stream_id, ~fits).correlate(_S).exists()
+
+
+def _is_kept(now_ms: int) -> ColumnElement[bool]:
+    return _T.c.retain_ms.is_(None) | (_S.c.captured >= (now_ms - _T.c.retain_ms) * (1 << _COUNTER_BITS))
+
+
+def _text(purposes: frozenset[str]) -> str:
+    return json.dumps(sorted(purposes), separators=(",", ":"))
+
+
+def _terms(row: Row[Any]) -> Terms:
+    return Terms(
+        stream=row.stream_id,
+        stands_for=row.stands_for,
+        purposes=None if row.purposes is None else frozenset(json.loads(row.purposes)),
+        retain_ms=row.retain_ms,
+        onward=row.onward,
+        operator=row.operator,
+        rule=row.rule,
+        revision=row.revision,
+    )
