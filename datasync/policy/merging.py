@@ -34,18 +34,25 @@ def merge(changes: pa.RecordBatch, documents: Places, count: int, merges: Mappin
     return pa.RecordBatch.from_arrays(columns, schema=changes.schema)
 
 
-def last_of(documents: Places, count: int, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    """Return the place of each document's last row (of the valid ones), null where there is none."""
+def last_of(documents: Places, count: int) -> Places:
+    """Return the place of each document's last row, -1 where it has none."""
+    return _last(documents, count, np.arange(len(documents)))
+
+
+def _last(documents: Places, count: int, rows: Places) -> Places:
     places = np.full(count, -1, dtype=np.int64)
-    rows = np.arange(len(documents)) if valid is None else np.flatnonzero(valid)
     places[documents[rows]] = rows  # of several assignments to one element, the last counts
-    return pa.array(places, mask=places < 0)
+    return places
+
+
+def _taken(column: pa.Array, places: Places) -> pa.Array:
+    return column.take(pa.array(places, mask=places < 0))
 
 
 def _merged(column: pa.Array, documents: Places, count: int, how: Merge) -> pa.Array:
     match how:
         case "lww":
-            return column.take(last_of(documents, count, _valid(column)))
+            return _taken(column, _last(documents, count, np.flatnonzero(_valid(column))))
         case "counter":
             return _sums(column, documents, count)
         case "max" | "min":
@@ -92,10 +99,7 @@ def _extremes(column: pa.Array, documents: Places, count: int, highest: bool) ->
         rank = np.roll(rank, unordered)
     else:
         rank = rank[::-1]
-    rows = rows[rank]
-    places = np.full(count, -1, dtype=np.int64)
-    places[documents[rows]] = rows
-    return column.take(pa.array(places, mask=places < 0))
+    return _taken(column, _last(documents, count, rows[rank]))
 
 
 def _unions(column: pa.Array, documents: Places, count: int) -> pa.Array:

@@ -1,1 +1,1 @@
-"""TBD."""
+"""Identities and trust, keys at rest and on the way, by standard parts."""

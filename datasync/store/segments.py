@@ -167,6 +167,11 @@ def page(tx: Connection, *, after_id: int, limit: int) -> list[StoredSegment]:
     return _stored(tx, select(_T).where(_T.c.id > after_id).order_by(_T.c.id).limit(limit))
 
 
+def get(tx: Connection, number: int) -> StoredSegment | None:
+    """Return the segment with this id."""
+    return next(iter(_stored(tx, select(_T).where(_T.c.id == number))), None)
+
+
 def of_stream(tx: Connection, stream: StreamId, within: RangeSet | None = None) -> list[StoredSegment]:
     """Return the stream's segments by ``seq_first``; with ``within``, those that touch it."""
     query = select(_T).where(_T.c.stream_id == stream).order_by(_T.c.seq_first)
@@ -204,6 +209,14 @@ def visible(
     """
     query = select(_T).where(_T.c.collection == collection, _T.c.tier == int(tier), _T.c.position > after, *extra)
     return _stored(tx, query.order_by(_T.c.position).limit(limit))
+
+
+def visible_of_stream(
+    tx: Connection, stream: StreamId, *, after_seq: int, until: int, limit: int
+) -> list[StoredSegment]:
+    """Return the stream's visible segments above a number and with positions up to ``until``, by number."""
+    query = select(_T).where(_T.c.stream_id == stream, _T.c.seq_first > after_seq, _T.c.position <= until)
+    return _stored(tx, query.order_by(_T.c.seq_first).limit(limit))
 
 
 def partners(

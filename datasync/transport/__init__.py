@@ -1,1 +1,1 @@
-"""TBD."""
+"""Links to brokers: MQTT, memory for tests, and the broker that the demo embeds."""

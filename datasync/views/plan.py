@@ -4,7 +4,8 @@ The policy's rules say which form of each field the worker sees and which layers
 the *base*: it has every row that the worker may see, and the lower layers are joined to it.
 
 Segments captured under another revision of the policy are judged again, column by column: one counts only if that
-revision made it at the same tier, of the same type, from the same type, by the same chain with the same parameters.
+revision made it at the same tier, of the same type, from the same type, by the same chain with the same parameters,
+and to merge in the same way.
 Otherwise, and for every column when that revision is not known here, the cell is null: a view shows nothing that the
 policy in force would not have made. Which rows were raised is not judged again: it was decided when they were written.
 """
@@ -18,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, select
 from datasync.domain.clock import Instant
 from datasync.domain.errors import PolicyError
 from datasync.domain.tiers import Tier
+from datasync.policy import documents
 from datasync.policy.compiled import Collection, Form, Policy, Worker
 from datasync.policy.decide import ViewRules, view_rules
 from datasync.policy.loading import load
@@ -55,6 +57,11 @@ class ViewPlan:
     def base(self) -> Tier:
         """The layer that has every row that may be seen."""
         return self.tiers[0]
+
+    @property
+    def reads_documents(self) -> bool:
+        """Whether rows are changes of documents, which are merged before rules see them."""
+        return documents.COLUMN in self.fields.names
 
     @property
     def schema(self) -> pa.Schema:
@@ -100,7 +107,8 @@ def plan(policy: Policy, worker: Worker, collection: str, purpose: str, *, opera
 def _plan(policy: Policy, rules: ViewRules) -> ViewPlan:
     schema = policy.collections[rules.collection]
     tiers = sorted({*rules.tiers, *_constants(policy, rules, schema)}, reverse=True)
-    fields = pa.schema([(form.field, form.type) for form in (*rules.columns, *rules.needed)])
+    identity = [] if schema.key is None else [documents.FIELD]
+    fields = pa.schema([*((form.field, form.type) for form in (*rules.columns, *rules.needed)), *identity])
     made = ViewPlan(policy, rules, tuple(tiers), fields, pruning(policy, rules, tiers[0]))
     made.judged[policy.digest] = _sources(made, schema)
     return made
@@ -117,13 +125,21 @@ def _sources(plan: ViewPlan, older: Collection) -> Sources:
     current = plan.policy.collections[plan.collection]
     forms = (*plan.rules.columns, *plan.rules.needed)
     low_to_high = sorted(plan.tiers)
-    return {form.field: tuple(t for t in low_to_high if _is_made_alike(form, t, current, older)) for form in forms}
+    if _identity(older) != _identity(current):
+        return {}
+    sources = {form.field: tuple(t for t in low_to_high if _is_made_alike(form, t, current, older)) for form in forms}
+    return sources | ({documents.COLUMN: (plan.base,)} if plan.reads_documents else {})
+
+
+def _identity(schema: Collection) -> tuple[str, str] | None:
+    """Return what tells documents apart; None for the rows of a stream."""
+    return None if schema.key is None else (schema.subject, schema.key)
 
 
 def _is_made_alike(form: Form, layer: Tier, current: Collection, older: Collection) -> bool:
     """Whether what ``older`` put into this layer under the field's name is the form that the worker sees now."""
     before, now = older.fields.get(form.field), current.fields[form.field]
-    if before is None or before.type != now.type or older.seen(form.field, layer) != form:
+    if before is None or (before.type, before.merge) != (now.type, now.merge) or older.seen(form.field, layer) != form:
         return False
     return _steps(older, form) == _steps(current, form)
 

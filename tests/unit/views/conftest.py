@@ -27,8 +27,9 @@ from datasync.store.policies import StoredPolicy
 from datasync.store.segments import NewSegment, State, StoredSegment
 from datasync.store.streams import Stream
 from datasync.sync.capture import Captor
+from datasync.views.batches import Chunk
 from datasync.views.plan import ViewPlan, plan
-from datasync.views.read import Chunk, read
+from datasync.views.read import read
 
 NOW = Instant(1_769_900_000_000, 0)
 
@@ -110,20 +111,24 @@ class Site:
     def captor(self, device: str, **meta: Any) -> Captor:
         return Captor(NodeName(device), self.place, self.vault, _stream_key(device), _pseudonym_key, meta)
 
-    def capture(self, device: str, rows: list[dict[str, Any]], **meta: Any) -> tuple[int, int]:
-        """Capture rows of trips as one batch, under the active policy."""
-        self._stamp = self._stamp.tick(NOW)
-        batch = to_batch(self.policy.collections["trips"], rows)
+    def capture(
+        self, device: str, rows: list[dict[str, Any]], *, collection: str = "trips", **meta: Any
+    ) -> tuple[int, int]:
+        """Capture rows of a collection as one batch, under the active policy."""
+        self._stamp = self._stamp.tick(self.now)
+        batch = to_batch(self.policy.collections[collection], rows)
         with self.database.write() as tx:
             captor = self.captor(device, **meta)
-            return captor.capture(tx, self.policy, "trips", batch, self._stamp, NOW)
+            return captor.capture(tx, self.policy, collection, batch, self._stamp, self.now)
 
     def plan(self, name: str, purpose: str = "service.routing", collection: str = "trips") -> ViewPlan:
         return plan(self.policy, worker(self.policy, name), collection, purpose)
 
-    def chunks(self, name: str, purpose: str = "service.routing", **options: Any) -> list[Chunk]:
+    def chunks(
+        self, name: str, purpose: str = "service.routing", collection: str = "trips", **options: Any
+    ) -> list[Chunk]:
         with self.database.read() as tx:
-            return list(read(tx, self.vault, self.plan(name, purpose), NOW, **options))
+            return list(read(tx, self.vault, self.plan(name, purpose, collection), NOW, **options))
 
     def rows(self, name: str, purpose: str = "service.routing", **options: Any) -> list[dict[str, Any]]:
         """What the worker sees, as plain rows."""

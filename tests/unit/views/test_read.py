@@ -183,7 +183,7 @@ def test_more_segments_than_one_page_of_metadata_are_all_read(edge, cloud, trip)
 
 
 def test_bodies_are_fetched_in_lots(edge, trip, monkeypatch):
-    monkeypatch.setattr("datasync.views.read.LOT_BYTES_MAX", 1)
+    monkeypatch.setattr("datasync.views.batches.LOT_BYTES_MAX", 1)
     for number in range(4):
         edge.capture("watch-1", [trip(speed=float(number))])
     assert [row["speed"] for row in edge.rows("router")] == [0.0, 1.0, 2.0, 3.0]
