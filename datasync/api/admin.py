@@ -16,6 +16,8 @@ from datasync.store import segments, workers
 from datasync.store.workers import WorkerToken
 
 DAY_MS = 86_400_000
+COSE = "application/cose"
+"""The media type of a signed policy."""
 
 
 async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
@@ -99,8 +101,10 @@ async def list_policies(call: Call[Parameters, None]) -> models.Policies:
 
 
 async def activate_policy(call: Call[Parameters, bytes]) -> models.Activated:
-    """Activate the policy in the body. Raises PolicyError with every problem; the active one then stays."""
-    policy = await call.service.backend.activate_policy(call.body)
+    """Activate the policy in the body, its text or a signed bundle. Raises PolicyError; the active one then stays."""
+    backend = call.service.backend
+    take = backend.install_policy if call.request.content_type == COSE else backend.activate_policy
+    policy = await take(call.body)
     return models.Activated(id=policy.document.id, revision=policy.revision, digest=policy.digest)
 
 

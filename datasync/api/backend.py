@@ -78,6 +78,10 @@ class Backend(Protocol):
         """Check, store, activate and pass on a policy. Raises PolicyError; the active policy then stays."""
         ...
 
+    async def install_policy(self, bundle: bytes) -> Policy:
+        """Do the same with a policy that was signed elsewhere. Raises MessageError and its kinds, PolicyError."""
+        ...
+
     async def start_handover(self, device: str, target: str) -> None:
         """Begin to move a device to another edge. Raises NotFound or HandoverError when that cannot be."""
         ...

@@ -65,6 +65,8 @@ STATUS: Mapping[type[errors.DatasyncError], HTTPStatus] = {
     errors.RequestError: HTTPStatus.BAD_REQUEST,
     errors.PolicyMissing: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PolicyRevisionStale: HTTPStatus.CONFLICT,
+    errors.PolicyRevisionConflict: HTTPStatus.CONFLICT,
+    errors.PolicyKeyMissing: HTTPStatus.CONFLICT,
     errors.PolicyError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.HandoverError: HTTPStatus.CONFLICT,
     errors.LinkError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -11,12 +11,15 @@ from datasync.domain.errors import (
     Busy,
     Conflict,
     HandoverError,
+    MessageError,
     NotFound,
     PolicyError,
+    PolicyKeyMissing,
     PolicyMissing,
+    PolicyRevisionConflict,
     PolicyRevisionStale,
 )
-from datasync.domain.limits import POLICY_BYTES_MAX
+from datasync.domain.limits import BUNDLE_BYTES_MAX
 from datasync.views.formats import FORMATS
 
 YAML = ("application/yaml", "application/x-yaml", "text/yaml")
@@ -176,13 +179,13 @@ ROUTES = (
     Route(
         method="POST",
         path="/v1/admin/policies",
-        summary="Activate a policy; a bad one leaves the active one in force and lists every problem.",
+        summary="Activate a policy, as YAML or signed; a bad one leaves the active one in force, with every problem.",
         handle=admin.activate_policy,
         access=Access.ADMIN,
-        body=Content(YAML, bytes_max=POLICY_BYTES_MAX),
+        body=Content((*YAML, admin.COSE), bytes_max=BUNDLE_BYTES_MAX),
         status=HTTPStatus.CREATED,
         answer=Content(model=models.Activated),
-        errors=(PolicyError, PolicyRevisionStale),
+        errors=(PolicyError, PolicyRevisionStale, PolicyRevisionConflict, PolicyKeyMissing, MessageError),
     ),
     Route(
         method="GET",

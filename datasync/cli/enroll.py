@@ -1,4 +1,4 @@
-"""``datasync enroll``: who exists. An operator's authority makes its nodes' identities; tokens are made here too.
+"""``datasync enroll``: who exists. An operator's authority makes its nodes' identities and its policy key; tokens too.
 
 A node's private keys are made where this runs: run it on the node, or move the folder there safely and leave no
 copy. A token is printed once and never stored; what is kept of it is its hash.
@@ -27,13 +27,15 @@ from datasync.security.vault import load_or_create_node_key
 from datasync.store.workers import token_hash
 
 DAYS_MAX = 3650
+NODES = (Role.DEVICE, Role.EDGE, Role.CLOUD)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare what can be enrolled, and the arguments of each."""
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     _configure_authority(kinds.add_parser("ca", help="make an operator's certificate authority"))
-    for role in Role:
+    _configure_policy_key(kinds.add_parser("policy-key", help="make the key that signs an operator's policies"))
+    for role in NODES:
         _configure_node(kinds.add_parser(role.value, help=f"make the identity of {_article(role)}"), role)
     worker = kinds.add_parser("worker", help="give a worker of the active policy its token at a node")
     worker.add_argument("worker", help="the worker's name in the policy")
@@ -54,6 +56,17 @@ def _configure_authority(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", type=_days, default=DAYS_MAX, help="how long it is valid (default: %(default)s)")
     add_json(parser)
     parser.set_defaults(run=_create_authority)
+
+
+def _configure_policy_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="the key's name, for example acme/policy")
+    parser.add_argument("--authority", type=Path, required=True, metavar="FOLDER", help="made by `datasync enroll ca`")
+    parser.add_argument("--folder", type=Path, required=True, help="new folder for the key; it may be kept offline")
+    parser.add_argument(
+        "--days", type=_days, default=365, help="how long the certificate is valid (default: %(default)s)"
+    )
+    add_json(parser)
+    parser.set_defaults(run=_enroll_policy_key)
 
 
 def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
@@ -80,6 +93,19 @@ def _create_authority(arguments: argparse.Namespace) -> int:
     authority = Authority.create(arguments.operator, system_clock(), days=arguments.days)
     authority.save(arguments.folder)
     _print(arguments, {"operator": authority.operator, "certificate": str(arguments.folder / AUTHORITY_FILE)})
+    return 0
+
+
+def _enroll_policy_key(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.folder.absolute()
+    authority = Authority.load(arguments.authority)
+    key = authority.enrol(NodeName(arguments.name), Role.POLICY, now=system_clock(), days=arguments.days)
+    key.save(folder)
+    if arguments.json:
+        print_json({"name": key.name, "role": key.role.value, "policy_key": str(folder)})
+    else:
+        print(f"# for the configuration of {authority.operator}'s cloud, or for: datasync policy sign --key {folder}")
+        print(f"policy_key = {json.dumps(str(folder))}")
     return 0
 
 

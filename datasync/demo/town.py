@@ -31,6 +31,7 @@ from datasync.store.keys import SqlKeyShelf
 from datasync.store.workers import token_hash
 
 CLOUD = node_name("acme/cloud")
+POLICY_KEY = node_name("acme/policy")
 EDGES = tuple(node_name(site.edge) for site in SITES)
 START_S_MAX = 60.0
 STOP_S_MAX = 10.0
@@ -106,6 +107,7 @@ class Town:
         self.cloud = self._enrol(folder, CLOUD, Role.CLOUD, next(ports), next(ports))
         self.edges = [self._enrol(folder, name, Role.EDGE, next(ports), next(ports)) for name in EDGES]
         self.devices = [self._enrol(folder, node_name(name), Role.DEVICE) for name, _ in devices]
+        self._authority.enrol(POLICY_KEY, Role.POLICY, now=system_clock()).save(self.cloud.folder / "policy-key")
         for node in self.servers:
             node.config.write_text(self._server_config(node))
         for node, (_, home) in zip(self.devices, devices, strict=True):
@@ -172,6 +174,8 @@ class Town:
             f'broker = "embedded://127.0.0.1:{node.broker_port}"',
             f'admin_token_hash = "{token_hash(node.admin_token)}"',
         ]
+        if node.role is Role.CLOUD:
+            lines += ['policy_key = "policy-key"']
         if node.role is Role.EDGE:
             lines += [f'backbone = "{self.cloud.broker}"', f'cloud = "{CLOUD}"', "hold_s = 5.0"]
         return "\n".join([*lines, "[http]", f"port = {node.http_port}", ""])

@@ -54,6 +54,24 @@ class PolicyRevisionStale(PolicyError):
     code = "POLICY_REVISION_STALE"
 
 
+class PolicyRevisionConflict(PolicyError):
+    """The policy's revision is the active one's, and its content is another."""
+
+    code = "POLICY_REVISION_CONFLICT"
+
+
+class PolicyDigestMismatch(PolicyError):
+    """The policy is not the one that was checked or signed."""
+
+    code = "POLICY_DIGEST_MISMATCH"
+
+
+class PolicyKeyMissing(PolicyError):
+    """The node holds no policy key to sign a policy with."""
+
+    code = "POLICY_KEY_MISSING"
+
+
 class PolicyMissing(PolicyError):
     """No policy is active, so everything is denied."""
 

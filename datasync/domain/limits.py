@@ -31,6 +31,9 @@ SEGMENTS_PER_MESSAGE_MAX = 512
 JSON_ROWS_MAX = 10_000
 JSON_BYTES_MAX = 1 << 20
 POLICY_BYTES_MAX = 1 << 20
+BUNDLE_BYTES_MAX = POLICY_BYTES_MAX + (64 << 10)
+"""A signed policy: its source, and the signer's certificate."""
+
 POLICY_DEPTH_MAX = 16
 """How deep a policy's YAML may nest; the format itself needs 7."""
 

@@ -149,10 +149,10 @@ class Device:
     @property
     def has_policy(self) -> bool:
         """Whether a policy is active, so that rows may be recorded; a new device gets it from its edge."""
-        return self._running().shell.node.policy is not None
+        return self._running().shell.policy is not None
 
     def _policy(self) -> Policy:
-        policy = self._running().shell.node.policy
+        policy = self._running().shell.policy
         if policy is None:
             raise PolicyMissing("there is no policy yet that says what may be recorded and read")
         return policy

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from datasync.domain.clock import Instant
 from datasync.domain.ids import NodeName, node_name, operator_of
 from datasync.domain.tiers import Place
-from datasync.nodes.node import Activate, Change, StartHandover
+from datasync.nodes.node import Activate, Change, Install, StartHandover
 from datasync.nodes.shell import Shell, system_clock
 from datasync.policy.compiled import Policy
 from datasync.security.vault import Vault
@@ -47,7 +47,7 @@ class NodeBackend:
 
     def policy(self) -> Policy | None:
         """Return the active policy."""
-        return self._shell.node.policy
+        return self._shell.policy
 
     def now(self) -> Instant:
         """Return the present moment."""
@@ -71,6 +71,11 @@ class NodeBackend:
     async def activate_policy(self, source: bytes) -> Policy:
         """Check, store, activate and pass on a policy. Raises PolicyError; the active policy then stays."""
         policy: Policy = await self._shell.ask(lambda ticket: Activate(ticket, source))
+        return policy
+
+    async def install_policy(self, bundle: bytes) -> Policy:
+        """Check, store, activate and pass on a signed policy. Raises MessageError and its kinds, PolicyError."""
+        policy: Policy = await self._shell.ask(lambda ticket: Install(ticket, bundle))
         return policy
 
     async def start_handover(self, device: str, target: str) -> None:

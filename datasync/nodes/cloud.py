@@ -1,26 +1,29 @@
 """The cloud: holds what is public, keeps the register of attachments, and hands out the policy.
 
-It is told of public streams without being told whose they are. As registrar it knows, by the devices' own tokens,
-which edge serves whom, and takes no older token after a newer one.
+It signs policies where it holds the operator's policy key; where that is kept elsewhere it passes on what was signed
+there. It is told of public streams without being told whose they are. As registrar it knows, by the devices' own
+tokens, which edge serves whom, and takes no older token after a newer one.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from datasync.domain.errors import EpochStale, MessageError, NotFound, SignerForeign
-from datasync.domain.ids import NodeName, stream_id
+from datasync.domain.errors import EpochStale, MessageError, NotFound, PolicyKeyMissing, SignerForeign
+from datasync.domain.ids import NodeName, operator_of, stream_id
 from datasync.domain.tiers import Place
 from datasync.handover import tokens
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.edge import note_peer
-from datasync.nodes.node import Activate, Input, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.rollout import Rollout
 from datasync.nodes.source import BACKBONE
-from datasync.protocol import envelope, topics
-from datasync.protocol.messages import Active, Advise, Beacon, Forward, PolicyBundle, Registered, Stored
+from datasync.policy.compiled import Policy
+from datasync.protocol import topics
+from datasync.protocol.messages import Active, Advise, Beacon, Forward, Registered, Stored
 from datasync.protocol.parts import AttachToken
-from datasync.security.identity import Role
+from datasync.security.identity import Identity, Role
 from datasync.security.trust import Peer
 from datasync.store import attachments, policies, streams
 from datasync.store.attachments import Attachment
@@ -32,8 +35,11 @@ class CloudNode(Node):
 
     place: ClassVar[Place] = Place.CLOUD
 
-    def __init__(self, kit: Kit) -> None:
+    def __init__(self, kit: Kit, policy_key: Identity | None = None) -> None:
+        """``policy_key`` signs policies here; None when it is kept elsewhere."""
         super().__init__(kit)
+        self._policy_key = policy_key
+        self._rollout = Rollout(self, operator_of(self.name), finish=lambda _: None, pass_on=self._publish_policy)
         self._challenge = Challenge(kit.entropy)
         self.on(Forward, self._on_forward, Role.EDGE)
         self.on(Active, self._on_active, Role.EDGE)
@@ -53,6 +59,8 @@ class CloudNode(Node):
         match command:
             case Activate(ticket, source):
                 turn.effects.answers[ticket] = self._activate(turn, source)
+            case Install(ticket, bundle):
+                turn.effects.answers[ticket] = self._rollout.install(turn, bundle)
             case StartHandover(ticket, device, target):
                 self._advise(turn, device, target)
                 turn.effects.answers[ticket] = None
@@ -72,19 +80,21 @@ class CloudNode(Node):
         self._send_beacon(turn)
         stored = policies.active(turn.tx)
         if stored is not None:
-            turn.effects.send.append(Outgoing(BACKBONE, topics.POLICY, stored.bundle, retain=True))
+            self._publish_policy(turn, stored.bundle)
 
     def _send_beacon(self, turn: Turn) -> None:
         beacon = Beacon(name=self.name, nonce=self._challenge.present, load=None, issued_ms=turn.now.wall_ms)
         self.send(turn, BACKBONE, topics.beacon(self.name), beacon, retain=True)
 
-    def _activate(self, turn: Turn, source: bytes) -> object:
-        checked = self.check_policy(source)
-        bundle = PolicyBundle(revision=checked.revision, digest=checked.digest, source=source)
-        signed = envelope.sign(self.kit.identity, topics.POLICY, bundle.encode())
-        policy = self.adopt_policy(turn, source, signed)
-        turn.effects.send.append(Outgoing(BACKBONE, topics.POLICY, signed, retain=True))
-        return policy
+    def _activate(self, turn: Turn, source: bytes) -> Policy:
+        if self._policy_key is None:
+            raise PolicyKeyMissing(
+                f"{self.name} holds no policy key", fix="use datasync policy sign where it is kept, then policy push"
+            )
+        return self._rollout.activate(turn, source, self._policy_key)
+
+    def _publish_policy(self, turn: Turn, bundle: bytes) -> None:
+        turn.effects.send.append(Outgoing(BACKBONE, topics.POLICY, bundle, retain=True))
 
     def _advise(self, turn: Turn, device: NodeName, target: NodeName) -> None:
         row = attachments.get(turn.tx, device)

@@ -237,3 +237,12 @@ class EdgeConfig(ServerConfig):
 
 class CloudConfig(ServerConfig):
     """A cloud's configuration."""
+
+    policy_key: FilePath | None = None
+    """Folder of the operator's policy key, which signs policies given here; without it only signed ones are taken."""
+
+    @model_validator(mode="after")
+    def _policy_can_be_signed(self) -> Self:
+        if self.policy is not None and self.policy_key is None:
+            raise ValueError("policy needs policy_key, which signs it; or leave it out and use `datasync policy push`")
+        return self

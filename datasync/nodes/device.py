@@ -18,7 +18,6 @@ from datasync.domain.errors import (
     NotAttached,
     PolicyMissing,
     RecordError,
-    SignerForeign,
 )
 from datasync.domain.ids import HandoverId, NodeName, operator_of
 from datasync.domain.ranges import RangeSet
@@ -29,13 +28,12 @@ from datasync.handover.whereabouts import Whereabouts, Wish
 from datasync.nodes import journeys
 from datasync.nodes.consenting import Voice
 from datasync.nodes.doubt import Doubt
-from datasync.nodes.node import Activate, ConsentInput, Input, Kit, LinkChange, Move, Node, Record, Turn
+from datasync.nodes.node import Activate, ConsentInput, Input, Install, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
-from datasync.policy.compiled import Policy
+from datasync.nodes.rollout import Rollout
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import (
     Ack,
-    AnyMessage,
     Attach,
     Attached,
     Beacon,
@@ -90,6 +88,8 @@ class DeviceNode(Node):
         self._sender = Sender(kit.window_bytes, kit.retry_ms)
         self._doubt = Doubt()
         self._voice = Voice(self)
+        home = operator_of(settings.home)
+        self._rollout = Rollout(self, home, finish=self._finish_policy, pass_on=self._follow_policy)
         self._here = Whereabouts(self.name)
         self._up: set[str] = set()
         self._beacons: Beacons = {} if beacons is None else beacons
@@ -105,7 +105,7 @@ class DeviceNode(Node):
         self.on(Ack, self._on_ack, Role.EDGE)
         self.on(ConsentAck, self._on_consent_ack, Role.EDGE)
         self.on(Rejected, self._on_rejected, Role.EDGE)
-        self.on(PolicyBundle, self._on_policy, Role.CLOUD)
+        self.on(PolicyBundle, self._rollout.take, Role.POLICY)
 
     @property
     def subscriptions(self) -> Mapping[str, tuple[str, ...]]:
@@ -142,18 +142,14 @@ class DeviceNode(Node):
                 self._consent_due_ms = turn.now.steady_ms
                 turn.effects.answers[ticket] = None
             case Activate(ticket, source):
-                turn.effects.answers[ticket] = self._change_policy(turn, source, b"")
+                turn.effects.answers[ticket] = self._rollout.activate(turn, source)
+            case Install(ticket, bundle):
+                turn.effects.answers[ticket] = self._rollout.install(turn, bundle)
             case LinkChange(link, up):
                 (self._up.add if up else self._up.discard)(link)
                 self._attach_due_ms = turn.now.steady_ms
             case _:
                 raise HandoverError(f"a device takes no {type(command).__name__}")
-
-    def check_signer(self, peer: Peer, message: AnyMessage) -> None:
-        """A policy decides what leaves the device: it is for the cloud of the device's own operator to give."""
-        home = operator_of(self._settings.home)
-        if isinstance(message, PolicyBundle) and peer.operator != home:
-            raise SignerForeign(f"{self.name} takes its policy from {home}, not from {peer.operator}")
 
     def undone(self, turn: Turn) -> None:
         """Be where the database says."""
@@ -377,13 +373,9 @@ class DeviceNode(Node):
         done = [each for each in waiting if (each.stream, each.purpose, each.stamp.pack()) in keys]
         consents.mark(turn.tx, done, State.SAFE)
 
-    def _on_policy(self, turn: Turn, peer: Peer, bundle: PolicyBundle) -> None:
-        if self.is_news(bundle):
-            self._change_policy(turn, bundle.source, turn.arrival.payload)
-
-    def _change_policy(self, turn: Turn, source: bytes, bundle: bytes) -> Policy:
-        """Adopt a policy; what was recorded under the one before is captured under it."""
-        self.check_policy(source)
+    def _finish_policy(self, turn: Turn) -> None:
+        """What was recorded under the policy before is captured under it."""
         self._capture(turn, self._gathering.take(turn.now, everything=True))
+
+    def _follow_policy(self, turn: Turn, bundle: bytes) -> None:
         self._voice.forget()
-        return self.adopt_policy(turn, source, bundle)

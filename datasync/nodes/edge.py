@@ -17,14 +17,15 @@ from datasync.domain.errors import (
     SignerForeign,
     SignerUntrusted,
 )
-from datasync.domain.ids import NodeName
+from datasync.domain.ids import NodeName, operator_of
 from datasync.domain.tiers import Place
 from datasync.handover.states import EdgeState
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.forwarding import Forwarding
 from datasync.nodes.gateway import Gateway
-from datasync.nodes.node import Activate, Input, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.rollout import Rollout
 from datasync.nodes.roster import Patience, Roster
 from datasync.nodes.source import BACKBONE, DEVICES, Source
 from datasync.nodes.target import Target
@@ -73,11 +74,12 @@ class EdgeNode(Node):
         self._source = Source(self, self._roster)
         self._target = Target(self, self._roster, self._source, self._challenge, self._forwarding.sender)
         self._gateway = Gateway(self, self._roster)
+        self._rollout = Rollout(self, operator_of(settings.cloud), finish=lambda _: None, pass_on=self._pass_on_policy)
         self._cloud: Peer | None = None
         self.on(Upload, self._on_upload, Role.DEVICE)
         self.on(ConsentChange, self._on_consents, Role.DEVICE)
         self.on(Beacon, self._on_beacon, Role.EDGE, Role.CLOUD)
-        self.on(PolicyBundle, self._on_policy, Role.CLOUD)
+        self.on(PolicyBundle, self._rollout.take, Role.POLICY)
 
     @property
     def subscriptions(self) -> Mapping[str, tuple[str, ...]]:
@@ -104,7 +106,9 @@ class EdgeNode(Node):
                 self._source.prepare(turn, device, target)
                 turn.effects.answers[ticket] = None
             case Activate(ticket, source):
-                turn.effects.answers[ticket] = self.adopt_policy(turn, source, b"")
+                turn.effects.answers[ticket] = self._rollout.activate(turn, source)
+            case Install(ticket, bundle):
+                turn.effects.answers[ticket] = self._rollout.install(turn, bundle)
             case LinkChange(link, up):
                 if up:
                     self._greet(turn, link)
@@ -161,8 +165,8 @@ class EdgeNode(Node):
     def _greet(self, turn: Turn, link: str) -> None:
         self._send_beacon(turn, link)
         stored = policies.active(turn.tx)
-        if link == DEVICES and stored is not None and stored.bundle:
-            turn.effects.send.append(Outgoing(DEVICES, topics.POLICY, stored.bundle, retain=True))
+        if link == DEVICES and stored is not None:
+            self._give_policy(turn, stored.bundle)
 
     def _send_beacon(self, turn: Turn, link: str) -> None:
         beacon = Beacon(
@@ -206,10 +210,14 @@ class EdgeNode(Node):
         if peer.name == self._settings.cloud and peer.role is Role.CLOUD:
             self._cloud = peer
 
-    def _on_policy(self, turn: Turn, peer: Peer, bundle: PolicyBundle) -> None:
-        if self.is_news(bundle):
-            self.adopt_policy(turn, bundle.source, turn.arrival.payload)
-            turn.effects.send.append(Outgoing(DEVICES, topics.POLICY, turn.arrival.payload, retain=True))
+    def _pass_on_policy(self, turn: Turn, bundle: bytes) -> None:
+        self._give_policy(turn, bundle)
+        for link in (DEVICES, BACKBONE):
+            self._send_beacon(turn, link)
+
+    def _give_policy(self, turn: Turn, bundle: bytes) -> None:
+        if bundle:  # a policy of this edge's own is not for others
+            turn.effects.send.append(Outgoing(DEVICES, topics.POLICY, bundle, retain=True))
 
 
 def note_peer(turn: Turn, peer: Peer, beacon: Beacon) -> None:

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from datasync.nodes.node import Effects
+from datasync.policy.compiled import Policy
 from datasync.transport.link import Link
 
 
@@ -20,6 +21,10 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.up: set[str] = set()
         self._events = Counter("datasync_events", "What the node counted", ["kind", "what"], registry=registry)
+        self._refused = Counter("datasync_policy_refused", "Policies refused, by code", ["code"], registry=registry)
+        self._revision = Gauge(
+            "datasync_policy_revision", "Revision of the policy in force, 0 without one", registry=registry
+        )
         self._links = Gauge("datasync_link_up", "Whether a link is connected", ["link"], registry=registry)
         self.sent = Counter("datasync_packets", "Packets given to links", ["outcome"], registry=registry)
         self.failures = Counter("datasync_failures", "Transactions in which the node failed", registry=registry)
@@ -31,6 +36,12 @@ class Metrics:
         """Add what the node counted in one transaction."""
         for (kind, what), number in effects.counts.items():
             self._events.labels(kind, what).inc(number)
+        for code, number in effects.policies_refused.items():
+            self._refused.labels(code).inc(number)
+
+    def follow(self, policy: Policy | None) -> None:
+        """Note which policy is in force."""
+        self._revision.set(0 if policy is None else policy.revision)
 
     def link(self, name: str, up: bool) -> None:
         """Note that a link came up or went down."""

@@ -29,7 +29,7 @@ from datasync.policy.compiled import Policy
 from datasync.policy.loading import load as load_policy
 from datasync.protocol import envelope, topics
 from datasync.protocol.envelope import Opener, Sealer
-from datasync.protocol.messages import AnyMessage, Forward, Message, PolicyBundle, Upload, decode
+from datasync.protocol.messages import AnyMessage, Forward, Message, Upload, decode
 from datasync.protocol.topics import Address
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Peer, Trust
@@ -38,6 +38,7 @@ from datasync.store import policies, registers
 
 NOTE_INTERVAL_MS = 10_000
 NOTED_MAX = 4_096
+REFUSAL_CHARACTERS_MAX = 4_096
 SEALED_MARK = b"\xd0"
 """The first byte of a COSE_Encrypt0 (CBOR tag 16); a plain message is a CBOR map and never begins so."""
 
@@ -88,10 +89,18 @@ class ConsentInput:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """Make a policy the active one and pass it on; the answer is the policy."""
+    """Make a policy the active one, by this node's own authority; the answer is the policy."""
 
     ticket: int
     source: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Take a policy that was signed elsewhere, and pass it on; the answer is the policy."""
+
+    ticket: int
+    bundle: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,7 @@ class Change:
     make: Callable[[Connection], Any]
 
 
-Input = Arrival | LinkChange | Record | Move | ConsentInput | Activate | StartHandover | Change
+Input = Arrival | LinkChange | Record | Move | ConsentInput | Activate | Install | StartHandover | Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +135,18 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Effects:
-    """What to do after the commit: publish, answer tickets, keep links, count, note, and come again at ``wake_ms``."""
+    """What to do after the commit: publish, answer tickets, keep links, count, note, and come again at ``wake_ms``.
+
+    ``alarms`` are notes that an operator must see; ``policies_refused`` counts by code.
+    """
 
     send: list[Outgoing] = field(default_factory=list)
     answers: dict[int, Any] = field(default_factory=dict)
     links: frozenset[str] | None = None
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+    policies_refused: Counter[str] = field(default_factory=Counter)
     wake_ms: int | None = None
 
     def wake(self, steady_ms: int | None) -> None:
@@ -147,6 +161,8 @@ class Effects:
         self.links = self.links if more.links is None else more.links
         self.counts.update(more.counts)
         self.notes += more.notes
+        self.alarms += more.alarms
+        self.policies_refused.update(more.policies_refused)
         self.wake(more.wake_ms)
 
 
@@ -237,9 +253,6 @@ class Node(ABC):
     def undone(self, turn: Turn) -> None:  # noqa: B027 - most have nothing to do
         """Set right what is remembered beside the database: what an input did there was taken back."""
 
-    def check_signer(self, peer: Peer, message: AnyMessage) -> None:  # noqa: B027 - most have nothing to do
-        """Raise SignerForeign when a node has the right role and is still not the one to say this."""
-
     def tell_refusal(self, turn: Turn, peer: Peer, message: AnyMessage, error: DatasyncError) -> None:  # noqa: B027 - most have nothing to do
         """Tell the sender of a message that was refused, where that helps it."""
 
@@ -271,42 +284,20 @@ class Node(ABC):
         """Seal bytes to ``peer`` for a context."""
         return self._sealer.seal(peer, context, plaintext)
 
-    def check_policy(self, source: bytes) -> Policy:
-        """Load a policy that could become the active one. Raises PolicyError."""
-        after = None if self.policy is None else self.policy.revision
-        return load_policy(source, name="policy", after_revision=after)
-
-    def adopt_policy(self, turn: Turn, source: bytes, bundle: bytes) -> Policy:
-        """Check a policy of a newer revision, make it the active one and return it. Raises PolicyError."""
-        policy = self.check_policy(source)
-        policies.add(
-            turn.tx,
-            policies.StoredPolicy(
-                revision=policy.revision,
-                digest=policy.digest,
-                source=source,
-                bundle=bundle,
-                received_ms=turn.now.wall_ms,
-            ),
-        )
-        policies.activate(turn.tx, policy.revision)
-        self.policy = policy
-        return policy
-
-    def is_news(self, bundle: PolicyBundle) -> bool:
-        """Whether a bundle is another policy than the active one (a retained bundle comes with every connection)."""
-        return self.policy is None or (bundle.revision, bundle.digest) != (self.policy.revision, self.policy.digest)
-
     def note(self, turn: Turn, sender: str, error: DatasyncError) -> None:
         """Count an error, and note it for the log once for each sender, code and interval."""
+        if self._is_new(turn, sender, error):
+            turn.effects.notes.append(f"{sender}: {error}")
+
+    def _is_new(self, turn: Turn, sender: str, error: DatasyncError) -> bool:
         turn.count("refused", error.code)
         key, steady_ms = (sender, error.code), turn.now.steady_ms
         if steady_ms - self._noted.get(key, steady_ms - NOTE_INTERVAL_MS) < NOTE_INTERVAL_MS:
-            return
+            return False
         if len(self._noted) >= NOTED_MAX:
             self._noted.clear()
         self._noted[key] = steady_ms
-        turn.effects.notes.append(f"{sender}: {error}")
+        return True
 
     def _take(self, turn: Turn, each: Input) -> None:
         match each:
@@ -343,13 +334,12 @@ class Node(ABC):
                 self.raw(turn, address)
             return
         peer, message = self._open(turn, address)
-        if peer.name == self.name:
+        if (peer.name, peer.role) == (self.name, self.kit.identity.role):
             return  # a broker gives a subscriber what it published itself
         turn.count("received", message.t)
         roles, handler = self._handlers.get(type(message), (frozenset(), None))
         if handler is None or peer.role not in roles:
             raise SignerForeign(f"a {self.place} takes no {message.t} from {peer.role} {peer.name}")
-        self.check_signer(peer, message)
         try:
             with self._whole(turn):
                 handler(turn, peer, message)
@@ -380,10 +370,22 @@ class Node(ABC):
 
     def _refuse(self, turn: Turn, each: Input, error: DatasyncError) -> None:
         match each:
+            case Arrival(topic=topics.POLICY):
+                self._refuse_policy(turn, topics.POLICY, error)
             case Arrival():
                 self.note(turn, each.topic, error)
             case LinkChange():
                 raise error
+            case Activate() | Install():
+                self._refuse_policy(turn, "a policy given here", error)
+                turn.effects.answers[each.ticket] = error
             case _:
                 turn.count("refused", error.code)
                 turn.effects.answers[each.ticket] = error
+
+    def _refuse_policy(self, turn: Turn, sender: str, error: DatasyncError) -> None:
+        """The active policy stays in force, and whoever watches this node must come to know why."""
+        if self._is_new(turn, sender, error):
+            turn.effects.alarms.append(f"{sender}: refused as {error.code}, the active policy stays in force: {error}")
+        turn.effects.policies_refused[error.code] += 1
+        policies.refuse(turn.tx, policies.Refusal(error.code, str(error)[:REFUSAL_CHARACTERS_MAX], turn.now.wall_ms))

@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -18,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from datasync.api.app import application
 from datasync.domain.errors import ConfigError
-from datasync.domain.ids import NodeName
+from datasync.domain.ids import NodeName, operator_of
 from datasync.nodes.backend import NodeBackend
 from datasync.nodes.cloud import CloudNode
 from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, NodeConfig, ServerConfig
@@ -133,7 +134,16 @@ async def _edge(config: EdgeConfig) -> None:
 
 async def _cloud(config: CloudConfig) -> None:
     with opened(config, Role.CLOUD) as base:
-        await _serve(config, base, lambda: CloudNode(base.kit), {BACKBONE: config.broker})
+        key = None if config.policy_key is None else _policy_key(config.policy_key, base.kit.identity)
+        await _serve(config, base, lambda: CloudNode(base.kit, key), {BACKBONE: config.broker})
+
+
+def _policy_key(folder: Path, cloud: Identity) -> Identity:
+    """Return the policy key in a folder. Raises ConfigError when it is none, or another operator's."""
+    key = Identity.load(folder)
+    if key.role is not Role.POLICY or operator_of(key.name) != operator_of(cloud.name):
+        raise ConfigError(f"{key.name} is enrolled as {key.role}, not as {cloud.name}'s policy key", where=str(folder))
+    return key
 
 
 async def _serve(config: ServerConfig, base: Opened, build: Callable[[], Node], links: dict[str, Broker]) -> None:
@@ -159,7 +169,7 @@ async def offer_policy(shell: Shell, config: NodeConfig) -> None:
         return
     source = read_file(config.policy)
     offered = load_policy(source, name=str(config.policy))
-    active = shell.node.policy
+    active = shell.policy
     if active is None or active.revision < offered.revision:
         await shell.ask(lambda ticket: Activate(ticket, source))
 

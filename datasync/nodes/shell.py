@@ -25,6 +25,7 @@ from datasync.domain.clock import Instant
 from datasync.domain.errors import DatasyncError, MessageTooLarge, NodeFailed, StoreError, StoreRefused
 from datasync.nodes.metrics import Metrics
 from datasync.nodes.node import Arrival, Effects, Input, LinkChange, Node, Outgoing
+from datasync.policy.compiled import Policy
 from datasync.store.database import Database
 from datasync.transport.link import Link, Packet, Received
 
@@ -100,6 +101,8 @@ class Shell:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node")
         self.node = build()
         self.started = asyncio.Event()
+        self.policy: Policy | None = None
+        """The policy in force, by what is committed; the node's own may be of a transaction that is not over."""
         self.trouble = ""
         """The code of what keeps the node from its work: its database is away, or it fails whatever it is given."""
 
@@ -147,6 +150,7 @@ class Shell:
             else:
                 await self._recover(tasks, taken, error)
         else:
+            self._follow_policy()
             for each in taken:
                 each.acknowledge()
             self._keep_links(tasks, effects)
@@ -209,6 +213,7 @@ class Shell:
                     raise
                 await self._pause(error)
         self.node = node
+        self._follow_policy()
         self._keep_links(tasks, effects)
         changes = [_Given(LinkChange(name, up=True)) for name in sorted(self.links_up)]
         rest = [each for each in self._inputs if not isinstance(each.input, LinkChange)]
@@ -243,8 +248,9 @@ class Shell:
             self._post(each)
         for ticket, answer in effects.answers.items():
             self._answer(ticket, answer)
-        for note in effects.notes:
-            _log.warning("%s", "".join(mark if mark.isprintable() else "?" for mark in note))
+        for level, notes in ((logging.WARNING, effects.notes), (logging.ERROR, effects.alarms)):
+            for note in notes:
+                _log.log(level, "%s", "".join(mark if mark.isprintable() else "?" for mark in note))
         self._metrics.add(effects)
         if self._timer is not None:
             self._timer.cancel()
@@ -256,6 +262,10 @@ class Shell:
     def _commit(self, work: Callable[[Any, Instant], Effects]) -> Effects:
         with self._metrics.turn_seconds.time(), self._database.write() as tx:
             return work(tx, self._clock())
+
+    def _follow_policy(self) -> None:
+        self.policy = self.node.policy
+        self._metrics.follow(self.policy)
 
     def _answer(self, ticket: int, answer: Any) -> None:
         self._held.pop(ticket, None)

@@ -47,11 +47,12 @@ _PARSER_ERRORS = (
 
 
 class Role(enum.StrEnum):
-    """What a node is, as its certificate says."""
+    """What a node is, as its certificate says. ``POLICY`` is no node: it is the key that signs an operator's policy."""
 
     DEVICE = "device"
     EDGE = "edge"
     CLOUD = "cloud"
+    POLICY = "policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def read_node(certificate: x509.Certificate) -> NodeCertificate:
 
 
 def check_role(name: NodeName, role: Role) -> None:
-    """Raise ValueError unless the name's form fits: a device belongs to no operator, edges and clouds to one."""
+    """Raise ValueError unless the name's form fits: a device belongs to no operator, all others to one."""
     if (role is Role.DEVICE) == bool(operator_of(name)):
         right = "a device has a name without an operator" if role is Role.DEVICE else "write operator/name"
         raise ValueError(f"{name!r} does not fit the role {role.value}: {right}")

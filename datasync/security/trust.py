@@ -1,6 +1,7 @@
 """Whom a node believes: the operators' authorities that it was given, and what each may vouch for.
 
-An operator's authority vouches for its own operator's edges and clouds, and for devices, which belong to nobody; a
+An operator's authority vouches for its own operator's edges, clouds and policy keys, and for devices, which belong to
+nobody; a
 certificate that says more than its authority may is refused. Checking a certificate costs two signatures' worth of
 time, so what was once found true is remembered in a bounded cache; whether it is valid *now* is asked every time.
 """
@@ -69,9 +70,9 @@ class Authority:
     def enrol(
         self, name: NodeName, role: Role, *, now: Instant, days: int = 365, entropy: Callable[[int], bytes] = os.urandom
     ) -> Identity:
-        """Return a new identity for a node.
+        """Return a new identity for a node, or for an operator's policy key.
 
-        Raises ConfigError for a name that does not fit the role, or an edge or cloud of another operator.
+        Raises ConfigError for a name that does not fit the role, or one of another operator.
         """
         _check_days(days)
         try:

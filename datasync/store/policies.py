@@ -1,14 +1,18 @@
-"""Policies: every revision that was received, and which one is active. At most one is; none means deny all."""
+"""Policies: every revision that was received, and which one is active. At most one is; none means deny all.
 
-from dataclasses import dataclass
+What was refused is not kept, but for why the last was.
+"""
+
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
 from datasync.domain.errors import NotFound
-from datasync.store import tables
+from datasync.store import registers, tables
 
 _T = tables.policies
+_REFUSED = "policy_refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,15 @@ class StoredPolicy:
     bundle: bytes
     received_ms: int
     active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a policy was not taken: the error's code, what it said, and when."""
+
+    code: str
+    detail: str
+    at_ms: int
 
 
 def add(tx: Connection, policy: StoredPolicy) -> None:
@@ -58,6 +71,17 @@ def get(tx: Connection, revision: int) -> StoredPolicy | None:
 def all(tx: Connection) -> list[StoredPolicy]:  # noqa: A001 - read with its module
     """Return all revisions, the newest first."""
     return [_policy(row) for row in tx.execute(select(_T).order_by(_T.c.revision.desc()))]
+
+
+def refuse(tx: Connection, refusal: Refusal) -> None:
+    """Keep this as the last refusal."""
+    registers.put(tx, _REFUSED, asdict(refusal))
+
+
+def last_refusal(tx: Connection) -> Refusal | None:
+    """Return the last refusal; None when every policy was taken."""
+    kept = registers.get(tx, _REFUSED)
+    return None if kept is None else Refusal(**kept)
 
 
 def _policy(row: Row[Any]) -> StoredPolicy:

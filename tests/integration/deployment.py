@@ -38,6 +38,7 @@ from tests.integration.mosquitto import Mosquitto, free_port, mosquitto_program
 
 ROOT = Path(__file__).parents[2]
 CLOUD = node_name("acme/cloud")
+POLICY_KEY = node_name("acme/policy")
 CBD, DOCKS = EDGES = (node_name("acme/cbd"), node_name("acme/docks"))
 BROKER_SETTINGS = ("max_inflight_messages 1000", "message_size_limit 17000000", "set_tcp_nodelay true")
 START_S_MAX = 90.0
@@ -211,6 +212,7 @@ class Deployment:
         """Enrol the servers and start their brokers. The cloud's databases are SQLite unless said."""
         self.folder = folder
         self.authority = Authority.create("acme", system_clock())
+        self.policy_key = self.authority.enrol(POLICY_KEY, Role.POLICY, now=system_clock())
         self.devices: list[Wanderer] = []
         self._brokers: list[Mosquitto] = []
         self._hold_s = hold_s
@@ -305,6 +307,9 @@ class Deployment:
             f'broker = "{broker.url}"',
             f'admin_token_hash = "{token_hash(server.admin_token)}"',
         ]
+        if role is Role.CLOUD:
+            self.policy_key.save(folder / "policy-key")
+            lines += ['policy_key = "policy-key"']
         if role is Role.EDGE:
             cloud = self.cloud
             lines += [f'backbone = "{cloud.broker.url}"', f'cloud = "{cloud.name}"']

@@ -144,7 +144,9 @@ class Simulator:
         authority = Authority.create("acme", Instant(START_MS, 0), entropy=self.chance.randbytes)
         self._trust = authority.certificate
         self._authority = authority
-        self.cloud = self._process(CLOUD, Role.CLOUD, (BACKBONE,), lambda kit: CloudNode(kit))
+        name = node_name("acme/policy")
+        key = authority.enrol(name, Role.POLICY, now=Instant(START_MS, 0), entropy=self.chance.randbytes)
+        self.cloud = self._process(CLOUD, Role.CLOUD, (BACKBONE,), lambda kit: CloudNode(kit, key))
         settings = EdgeSettings(CLOUD, Patience(hold_ms=2_000, source_timeout_ms=3_000))
         self.edges = {
             name: self._process(name, Role.EDGE, (DEVICES, BACKBONE), lambda kit: EdgeNode(kit, settings))

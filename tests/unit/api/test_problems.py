@@ -6,7 +6,7 @@ import json
 import pytest
 
 from datasync.domain.errors import StoreError
-from datasync.domain.limits import POLICY_BYTES_MAX
+from datasync.domain.limits import BUNDLE_BYTES_MAX
 
 POLICIES = "/v1/admin/policies"
 ADMIN = "the administrator's token"
@@ -75,7 +75,7 @@ def test_a_body_that_says_it_is_too_large_is_not_waited_for(api):
             "Host: node",
             f"Authorization: Bearer {ADMIN}",
             "Content-Type: application/yaml",
-            f"Content-Length: {POLICY_BYTES_MAX + 1}",
+            f"Content-Length: {BUNDLE_BYTES_MAX + 1}",
         ]
         writer.write("\r\n".join([*lines, "", ""]).encode())
         status = await reader.readline()

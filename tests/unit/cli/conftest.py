@@ -74,6 +74,8 @@ class Site:
             self.done("enroll", node, name, "--authority", authority, "--folder", str(home))
             shutil.copy(DEPLOY / f"{node}.toml", home)
             shutil.copy(self.folder / "admin.token", home)
+        key = str(self.folder / "cloud" / "policy-key")
+        self.done("enroll", "policy-key", "acme/policy", "--authority", authority, "--folder", key)
         shutil.copy(DEPLOY / "policies" / "demo.yaml", self.folder / "cloud" / "policy.yaml")
 
     def start(self, node: str, **overrides: str) -> None:

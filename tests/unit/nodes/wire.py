@@ -45,6 +45,7 @@ from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 from datasync.store.segments import StoredSegment
 
+POLICY_KEY = node_name("acme/policy")
 START_MS = 1_800_000_000_000
 WATCH = node_name("watch-1")
 CBD, DOCKS, AIRPORT, CLOUD = (node_name(f"acme/{name}") for name in ("cbd", "docks", "airport", "cloud"))
@@ -125,6 +126,9 @@ class Wire:
 
     nodes: dict[NodeName, Wired]
     authority: Authority
+    other: Authority
+    """Another operator's, which everybody trusts as well."""
+    policy_key: Identity
     entropy: Callable[[int], bytes]
     now_ms: int = 0
     wall_shift_ms: int = 0
@@ -288,8 +292,10 @@ def wire(folder: Path, template: Path, edges: Sequence[NodeName] = (CBD, DOCKS))
     entropy = random.Random(7).randbytes
     start = Instant(START_MS, 0)
     authority = Authority.create("acme", start, entropy=entropy)
-    trusted = [authority.certificate, Authority.create("globex", start, entropy=entropy).certificate]
-    net = Wire({}, authority, entropy)
+    other = Authority.create("globex", start, entropy=entropy)
+    trusted = [authority.certificate, other.certificate]
+    policy_key = authority.enrol(POLICY_KEY, Role.POLICY, now=start, entropy=entropy)
+    net = Wire({}, authority, other, policy_key, entropy)
 
     def add(name: NodeName, role: Role, make: Callable[[Kit], Node]) -> None:
         stem = folder / name.replace("/", "-")
@@ -300,7 +306,7 @@ def wire(folder: Path, template: Path, edges: Sequence[NodeName] = (CBD, DOCKS))
         net.nodes[name] = Wired(lambda: make(kit), database, keys, kit, make(kit))
 
     patience = EdgeSettings(CLOUD, Patience(hold_ms=5_000, source_timeout_ms=3_000))
-    add(CLOUD, Role.CLOUD, CloudNode)
+    add(CLOUD, Role.CLOUD, lambda kit: CloudNode(kit, policy_key))
     for edge in edges:
         add(edge, Role.EDGE, lambda kit: EdgeNode(kit, patience))
     settings = DeviceSettings(frozenset(edges), edges[0], flush_rows=100, flush_ms=200, meta={})
