@@ -26,10 +26,12 @@ from datasync.policy.compiled import Policy
 from datasync.policy.decide import Worker, decide
 from datasync.policy.decide import worker as policy_worker
 from datasync.views import client, cursor
+from datasync.views.batches import Chunk
 from datasync.views.formats import Writer
+from datasync.views.logged import Shown
 from datasync.views.plan import ViewPlan
 from datasync.views.plan import plan as compile_plan
-from datasync.views.read import Chunk, read
+from datasync.views.read import read
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +57,10 @@ class _Reading:
     now: Instant
     logged: Logged
 
-    def next(self, tx: Connection, *, after: int, until: int) -> tuple[Chunk, bytes]:
+    def next(self, tx: Connection, *, after: int, resume: int, until: int) -> tuple[Chunk, bytes]:
         """Return the next chunk and its bytes; runs in a thread."""
-        chunk = next(read(tx, self.service.backend.vault, self.plan, self.now, after=after, until=until))
+        vault = self.service.backend.vault
+        chunk = next(read(tx, vault, self.plan, self.now, after=after, resume=resume, until=until))
         return chunk, self.writer.batch(chunk.batch) if chunk.batch.num_rows else b""
 
     def require_policy(self) -> None:
@@ -72,7 +75,7 @@ async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamRespon
     service, asked = call.service, call.parameters
     policy = service.policy()
     reader = _reader(service, policy, call.caller.worker or "")
-    logged = Logged(service.backend, policy, reader.id, asked.collection, asked.purpose)
+    logged = Logged(service.backend, Shown(policy, reader.id, asked.collection, asked.purpose))
     try:
         plan = compile_plan(policy, reader, asked.collection, asked.purpose, operator=_operator(service, reader))
     except AccessDenied as denied:
@@ -163,14 +166,15 @@ async def _send_or_tear(
 
 
 async def _send(reading: _Reading, response: web.StreamResponse, after: int, until: int) -> None:
-    while after < until:
+    resume = after
+    while resume < until:
         reading.require_policy()
-        chunk, data = await reading.service.read(partial(reading.next, after=after, until=until))
+        chunk, data = await reading.service.read(partial(reading.next, after=after, resume=resume, until=until))
         reading.service.metrics.shown(reading.plan.collection, chunk.batch.num_rows, chunk.withheld)
         await _write(response, data)
-        reading.logged.rows += chunk.batch.num_rows
-        reading.logged.bytes += len(data)
-        after = chunk.cursor
+        reading.logged.shown.rows += chunk.batch.num_rows
+        reading.logged.shown.bytes += len(data)
+        resume = chunk.cursor
     await _write(response, reading.writer.end())
     await response.write_eof()
 

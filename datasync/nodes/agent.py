@@ -7,7 +7,7 @@ checked and converted in the caller's thread, so a mistake raises where it was m
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,19 +24,17 @@ from datasync.handover.whereabouts import Whereabouts
 from datasync.nodes.config import DeviceConfig
 from datasync.nodes.config_file import load
 from datasync.nodes.device import DeviceNode
-from datasync.nodes.node import ConsentInput, Input, Move, Record
+from datasync.nodes.local_view import LocalView
+from datasync.nodes.node import Change, ConsentInput, Input, Move, Record
 from datasync.nodes.recording import pieces
 from datasync.nodes.run import Opened, device_shell, offer_policy, opened, sole
 from datasync.nodes.shell import Shell, system_clock
-from datasync.policy import decide
 from datasync.policy.compiled import Policy
 from datasync.policy.projection import to_batch
 from datasync.security.identity import Role
 from datasync.store import segments
 from datasync.store.segments import State
 from datasync.sync.capture import recorded
-from datasync.views.plan import plan as compile_plan
-from datasync.views.read import read
 
 
 class Device:
@@ -118,17 +116,17 @@ class Device:
     def view(self, worker: str, collection: str, purpose: str, *, after: int = 0) -> pa.RecordBatchReader:
         """Return what one of the policy's workers on this device may read of a collection, as an Arrow reader.
 
-        Read it to its end, or let it go. Raises NotFound for an unknown worker, AccessDenied, PolicyMissing.
+        It is in the decision log. Read it to its end, or let it go. Raises NotFound for an unknown worker, Forbidden
+        for one that works elsewhere and when the policy changes meanwhile, AccessDenied, PolicyMissing, NodeStopped.
         """
-        base, policy = self._running().base, self._policy()
-        plan = compile_plan(policy, decide.worker(policy, worker), collection, purpose)
+        inside, policy = self._running(), self._policy()
+        base, shell = inside.base, inside.shell
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            with base.database.read() as tx:
-                for chunk in read(tx, base.kit.vault, plan, system_clock(), after=after):
-                    yield chunk.batch
+        def write(change: Callable[[Connection], object]) -> object:
+            return self._result(self._ask(lambda ticket: Change(ticket, change)))
 
-        return pa.RecordBatchReader.from_batches(plan.schema, batches())
+        view = LocalView(base.database, base.kit.vault, lambda: shell.policy, write, system_clock)
+        return view.open(policy, worker, collection, purpose, after)
 
     def read(self) -> AbstractContextManager[Connection]:
         """Open a transaction that reads the device's own database."""
