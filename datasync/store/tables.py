@@ -103,6 +103,7 @@ segments = Table(
     Column("verified", Boolean, nullable=False),
     UniqueConstraint("stream_id", "seq_first"),
     Index(None, "collection", "tier", "position"),
+    Index(None, "collection", "captured", "id"),
     Index(None, "state", "id"),
 )
 

@@ -15,7 +15,7 @@ from datasync.store.database import Database, check, upgrade
 
 
 def test_the_migrated_schema_equals_the_metadata(database_url: str) -> None:
-    assert upgrade(database_url) == ["0001", "0002", "0003"]
+    assert upgrade(database_url) == ["0001", "0002", "0003", "0004"]
     assert check(database_url) == []
 
 
@@ -76,5 +76,5 @@ def test_the_migrations_are_found_inside_the_package_as_a_wheel_installs_them(tm
     command = [sys.executable, "-W", "error", "-c", program]
     environment = {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
     ended = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
-    assert ended.stdout.strip() == f"{site}/datasync/migrations ['0001', '0002', '0003'] []", ended.stderr
+    assert ended.stdout.strip() == f"{site}/datasync/migrations ['0001', '0002', '0003', '0004'] []", ended.stderr
     assert (elsewhere / "node.db").exists()

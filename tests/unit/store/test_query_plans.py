@@ -12,7 +12,8 @@ from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.ids import StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
-from datasync.store import attachments, consents, handovers, peers, segments, streams, tables, workers
+from datasync.store import ageing, attachments, consents, handovers, peers, segments, streams, tables, workers
+from datasync.store.ageing import Aged
 from datasync.store.database import Database
 from datasync.store.segments import NewSegment, State, StoredSegment
 
@@ -40,6 +41,7 @@ BASE = StoredSegment(
     state=State.WAITING,
     verified=True,
 )
+AGED = [Aged(1, A, "watch-1", 10, 0, HybridTime(0, 0)), Aged(2, B, None, 10, 0, HybridTime(0, 0))]
 HIDDEN = NewSegment(body=b"body", visible=False, **{name: getattr(BASE, name) for name in SHARED})
 
 
@@ -80,6 +82,17 @@ QUERIES: dict[str, Callable[[Connection], object]] = {
     "count": lambda tx: segments.count(tx, [State.WAITING, State.DURABLE]),
     "conceal": lambda tx: segments.conceal(tx, [A, B]),
     "delete": lambda tx: segments.delete(tx, [A, B]),
+    "captured_before": lambda tx: ageing.captured_before(tx, "trips", HybridTime(9, 0), after=None, limit=10),
+    "captured_before, resumed": lambda tx: ageing.captured_before(
+        tx, "trips", HybridTime(9, 0), after=AGED[0], limit=10
+    ),
+    "of_stream by number": lambda tx: ageing.of_stream(tx, A, after_seq=5, limit=10),
+    "owed": lambda tx: ageing.owed(tx, AGED),
+    "owed_streams": lambda tx: ageing.owed_streams(tx, [A, B]),
+    "living": lambda tx: ageing.living(tx, AGED, HybridTime(5, 0)),
+    "layers": lambda tx: ageing.layers(tx, A),
+    "size": lambda tx: ageing.size(tx, [A, B]),
+    "ageing.delete": lambda tx: ageing.delete(tx, AGED),
     "streams.get": lambda tx: streams.get(tx, [A, B]),
     "streams.of_device": lambda tx: streams.of_device(tx, "watch-1"),
     "streams.put_have": lambda tx: streams.put_have(tx, {A: RANGES, B: RANGES}),
@@ -103,7 +116,19 @@ def test_a_query_searches_an_index_and_scans_no_table(database: Database, name: 
     assert [step for step in plan if step.startswith("SCAN")] == []
 
 
-@pytest.mark.parametrize("name", ["visible", "visible with conditions", "waiting", "waiting, newest", "of_stream"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "visible",
+        "visible with conditions",
+        "waiting",
+        "waiting, newest",
+        "of_stream",
+        "captured_before",
+        "captured_before, resumed",
+        "of_stream by number",
+    ],
+)
 def test_a_page_is_read_in_the_order_of_an_index_and_not_sorted(database: Database, name: str) -> None:
     with database.write() as tx, plan_of(tx) as plan:
         QUERIES[name](tx)
