@@ -29,7 +29,7 @@ lint: .venv/.with-all
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/shape.py datasync migrations tests .ci
 
-bench: .venv/.with-all
+bench: .venv/.with-bench
 	.ci/with-servers $(BIN)/python -m tests.benchmarks.run $(ARGS)
 
 simulate: .venv/.with-all
@@ -50,3 +50,7 @@ clean:
 .venv/.with-all: pyproject.toml .ci/venv
 	PYTHON="$(PYTHON)" .ci/venv demo,dev,postgres
 	touch $@ .venv/.with-demo
+
+.venv/.with-bench: pyproject.toml .ci/venv
+	PYTHON="$(PYTHON)" .ci/venv demo,dev,postgres,bench
+	touch $@ .venv/.with-all .venv/.with-demo

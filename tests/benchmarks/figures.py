@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-ROWS_PER_S, MICROSECONDS, MILLISECONDS = "rows/s", "µs", "ms"
+ROWS_PER_S, MICROSECONDS, MILLISECONDS, TIMES = "rows/s", "µs", "ms", "x"
 
 
 @dataclass(frozen=True, slots=True)

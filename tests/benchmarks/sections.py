@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.benchmarks import parts, reading, shares
+from tests.benchmarks import decisions, parts, reading, shares, splitting
 from tests.benchmarks.figures import MILLISECONDS, ROWS_PER_S, Figure, figure, quantile
 from tests.benchmarks.ingest import Outcome, record
 from tests.benchmarks.shares import Shares
@@ -48,6 +48,15 @@ class Found:
 def _parts(scale: Scale, found: Found) -> None:
     found.say("the parts by themselves")
     found.figures += parts.measure(scale.repetitions)
+
+
+def _split(scale: Scale, found: Found) -> None:
+    found.say("the split alone on one core")
+    found.figures += splitting.measure(scale.repetitions)
+
+
+def _decisions(scale: Scale, found: Found) -> None:
+    found.figures += decisions.measure(scale.repetitions, found.say)
 
 
 def _batches(scale: Scale, found: Found) -> None:
@@ -112,6 +121,8 @@ def _fresh_site(devices: Sequence[str]) -> Iterator[Site]:
 
 SECTIONS: Mapping[str, Callable[[Scale, Found], None]] = {
     "parts": _parts,
+    "split": _split,
+    "decisions": _decisions,
     "batches": _batches,
     "singles": _singles,
     "profile": _profile,
