@@ -37,8 +37,14 @@ BUNDLE_BYTES_MAX = POLICY_BYTES_MAX + (64 << 10)
 POLICY_DEPTH_MAX = 16
 """How deep a policy's YAML may nest; the format itself needs 7."""
 
+POLICY_VALUES_MAX = 100_000
+"""How many values a policy's YAML may have; reading so many takes seconds."""
+
 POLICY_PROBLEMS_MAX = 50
 """Problems that one load reports; a policy with more has one cause."""
+
+DIFF_PIECES_MAX = 1_000
+"""Pieces that a set of rows is cut into to prove that others contain it; beyond it, it is not proven."""
 
 WINDOW_BYTES = 4 << 20
 """Bytes that a sender has unacknowledged at one time."""

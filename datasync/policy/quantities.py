@@ -37,6 +37,12 @@ def duration_ms(text: str) -> int:
     return length_ms
 
 
+def duration_text(length_ms: int) -> str:
+    """Return a duration as policies write it, in its largest whole unit."""
+    unit = max((unit for unit, size_ms in _UNITS_MS.items() if length_ms % size_ms == 0), key=_UNITS_MS.__getitem__)
+    return f"{length_ms // _UNITS_MS[unit]}{unit}"
+
+
 def distance_ms(text: str) -> int | None:
     """Return how far ``now-7d`` is from now in milliseconds (negative: before); None when ``text`` is no distance.
 
