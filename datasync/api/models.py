@@ -47,15 +47,6 @@ class ViewParameters(Parameters):
     format: Annotated[FormatName | None, Field(description="Goes before the Accept header.")] = None
 
 
-class ExplainParameters(Parameters):
-    """One question to the policy."""
-
-    worker: WorkerName
-    collection: Word
-    purpose: Word
-    field: Annotated[Word | None, Field(description="Left out, the question is about the whole collection.")] = None
-
-
 class Page(Parameters):
     """Which page of a list."""
 
@@ -80,23 +71,6 @@ class Health(Answer):
     """The process answers."""
 
     status: str = "ok"
-
-
-class Explanation(Answer):
-    """The policy's answer, by the path that enforces it."""
-
-    worker: str
-    collection: str
-    field: str | None
-    purpose: str
-    allowed: bool
-    code: str
-    rules: tuple[str, ...]
-    tier: str | None
-    chain: tuple[str, ...]
-    detail: str
-    policy_revision: int
-    policy_digest: str
 
 
 class PolicySummary(Answer):

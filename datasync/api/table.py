@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from datasync.api import admin, models, node, views
+from datasync.api import admin, explain, models, node, views, why
 from datasync.api.access import Access
 from datasync.api.problems import NotAcceptable, NotReady
 from datasync.api.routes import Content, Route
@@ -97,10 +97,10 @@ ROUTES = (
         method="GET",
         path="/v1/explain",
         summary="What the policy says to one question, and why. A worker may ask about itself.",
-        handle=views.explain,
+        handle=explain.explain,
         access=Access.WORKER_OR_ADMIN,
-        parameters=models.ExplainParameters,
-        answer=Content(model=models.Explanation),
+        parameters=explain.ExplainParameters,
+        answer=Content(model=explain.Explanation),
         errors=(NotFound, PolicyMissing),
     ),
     Route(
@@ -204,6 +204,16 @@ ROUTES = (
         access=Access.ADMIN,
         parameters=models.LogPage,
         answer=Content(model=models.Log),
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/why",
+        summary="Why a worker sees a stored segment or row, or does not: the steps of a view, without any value.",
+        handle=why.ask_why,
+        access=Access.ADMIN,
+        parameters=why.WhyParameters,
+        answer=Content(model=why.Why),
+        errors=(NotFound, PolicyMissing),
     ),
     Route(
         method="POST",

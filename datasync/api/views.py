@@ -23,7 +23,7 @@ from datasync.domain.clock import Instant
 from datasync.domain.errors import AccessDenied, Busy, DatasyncError, Forbidden, NotFound
 from datasync.domain.tiers import Place
 from datasync.policy.compiled import Policy
-from datasync.policy.decide import Worker, decide
+from datasync.policy.decide import Worker
 from datasync.policy.decide import worker as policy_worker
 from datasync.views import client, cursor
 from datasync.views.batches import Chunk
@@ -74,10 +74,10 @@ async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamRespon
     """Stream what the caller may read. Raises AccessDenied, Forbidden, NotFound, NotAcceptable and Busy."""
     service, asked = call.service, call.parameters
     policy = service.policy()
-    reader = _reader(service, policy, call.caller.worker or "")
+    reader = reader_here(service, policy, call.caller.worker or "")
     logged = Logged(service.backend, Shown(policy, reader.id, asked.collection, asked.purpose))
     try:
-        plan = compile_plan(policy, reader, asked.collection, asked.purpose, operator=_operator(service, reader))
+        plan = compile_plan(policy, reader, asked.collection, asked.purpose, operator=operator_of_data(service, reader))
     except AccessDenied as denied:
         await logged.refused(denied)
         raise
@@ -100,33 +100,8 @@ async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamRespon
     return response
 
 
-async def explain(call: Call[models.ExplainParameters, None]) -> models.Explanation:
-    """Return the policy's answer to one question. Raises Forbidden when a worker asks about another."""
-    asked, caller = call.parameters, call.caller
-    if not caller.is_admin and caller.worker != asked.worker:
-        raise Forbidden(f"worker {caller.worker} may ask about itself, not about {asked.worker}")
-    policy = call.service.policy()
-    reader = policy_worker(policy, asked.worker)
-    operator = _operator(call.service, reader)
-    decision = decide(policy, reader, asked.collection, asked.field, asked.purpose, operator=operator)
-    return models.Explanation(
-        worker=asked.worker,
-        collection=asked.collection,
-        field=asked.field,
-        purpose=asked.purpose,
-        allowed=decision.allowed,
-        code=decision.code,
-        rules=decision.rules,
-        tier=None if decision.tier is None else decision.tier.label,
-        chain=decision.chain,
-        detail=decision.detail,
-        policy_revision=policy.revision,
-        policy_digest=policy.digest,
-    )
-
-
-def _reader(service: Service, policy: Policy, name: str) -> Worker:
-    """Return the policy's worker, if it may read at this node at all."""
+def reader_here(service: Service, policy: Policy, name: str) -> Worker:
+    """Return the policy's worker. Raises Forbidden when it may not read at this node at all."""
     backend = service.backend
     try:
         reader = policy_worker(policy, name)
@@ -137,7 +112,7 @@ def _reader(service: Service, policy: Policy, name: str) -> Worker:
     return reader
 
 
-def _operator(service: Service, reader: Worker) -> str | None:
+def operator_of_data(service: Service, reader: Worker) -> str | None:
     """Return whose data it is: what edges hold is their operator's, what the cloud holds is nobody's."""
     at_edges = service.backend.place is Place.EDGE and reader.place is Place.EDGE
     return service.backend.operator if at_edges else None

@@ -105,9 +105,12 @@ def nearest_allow(
     widened = rule if field is None or rule.fields is None else replace(rule, fields=rule.fields | {field})
     granted = (*rules_for(policy, worker, schema.name), widened)
     then = _by_rules(policy, worker, schema, field, purpose, operator, granted)
-    but = f"{rule.id} would allow it, but {' and '.join(lacks.values())}."
-    further = "" if then.allowed else f" Even then {then.code}: {then.detail}"
-    return Nearest(rule.id, tuple(lacks), then.code, but + further)
+    lacking = " and ".join(lacks.values())
+    if then.allowed:
+        detail = f"{rule.id} would allow it, but {lacking}."
+    else:
+        detail = f"The nearest is {rule.id}, but it {lacking}. Even then {then.code}: {then.detail}"
+    return Nearest(rule.id, tuple(lacks), then.code, detail)
 
 
 def _unmet(worker: Worker, schema: Collection, field: str | None, rule: Rule) -> dict[str, str]:
@@ -118,7 +121,7 @@ def _unmet(worker: Worker, schema: Collection, field: str | None, rule: Rule) ->
     try:
         bind_all(rule.where, reader_scope(schema, worker))
     except BindError as error:
-        unmet["where"] = f"its conditions cannot be decided for {worker.id}: {error.message}"
+        unmet["where"] = f"has conditions that cannot be decided for {worker.id}: {error.message}"
     return unmet
 
 

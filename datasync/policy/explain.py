@@ -46,13 +46,20 @@ def explained(
 
 
 def judge_row(
-    policy: Policy, worker: Worker, collection: str, purpose: str, row: Mapping[str, Any], now: Instant
+    policy: Policy,
+    worker: Worker,
+    collection: str,
+    purpose: str,
+    row: Mapping[str, Any],
+    now: Instant,
+    *,
+    operator: str | None = None,
 ) -> Judgement:
     """Return what the view's rules say of one row, given as the worker would see it.
 
     Raises NotFound, AccessDenied when the worker may read nothing, and RecordError for a row of another shape.
     """
-    rules = view_rules(policy, worker, collection, purpose)
+    rules = view_rules(policy, worker, collection, purpose, operator=operator)
     batch, constants = seen_row(policy.collections[collection], worker, row, now)
     return rules.judge(batch, constants, now)
 

@@ -24,9 +24,11 @@ def seen_row(
     Raises RecordError for what the worker does not see, and for a value of another type.
     """
     scope = reader_scope(collection, worker)
-    for name in row:
+    for name, value in row.items():
         if name not in scope.columns and name not in scope.meta:
             raise RecordError(f"{worker.id} sees no {name}")
+        if name in scope.meta and not isinstance(value, str | int | float | bool | None):
+            raise RecordError(f"{name} is a constant", fix="give text, a number, true or false")
     constants = {name: row[name] for name in scope.meta if row.get(name) is not None}
     return _batch(scope.columns, row, now), constants
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from datasync.domain.errors import NotFound
 from datasync.domain.tiers import Tier
+from datasync.views import consent
 from datasync.views.read import read
 
 OPT_IN, OPT_OUT, CONTRACT = "improve.train", "research.stats", "service.routing"
@@ -100,3 +102,39 @@ def test_a_withdrawal_holds_from_the_next_chunk_on(edge, trip):
     assert first.batch.column("speed").to_pylist() == [0.0, 1.0]
     edge.consent("watch-1", EDGE, OPT_IN, given=False, at=2)
     assert next_chunk(first.cursor).batch.num_rows == 0
+
+
+SAID = [
+    [],
+    [(EDGE, True, 5)],
+    [(PUBLIC, False, 5)],
+    [(EDGE, True, 5), (PUBLIC, False, 6)],
+    [(EDGE, False, 5), (PUBLIC, True, 6)],
+    [(EDGE, False, 5), (PUBLIC, True, 5)],
+]
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_is_told_of_a_stream_is_what_a_view_does_and_names_the_statement_that_decides(edge, trip, said):
+    edge.capture("watch-1", [trip(speed=1.0)])
+    for tier, given, at in said:
+        edge.consent("watch-1", tier, OPT_IN, given=given, at=at)
+    with edge.database.read() as tx:
+        stream = consent.stream_of(tx, "watch-1", "trips")
+        told = {basis: consent.allowed(tx, basis, OPT_IN, stream) for basis in ("contract", "opt_in", "opt_out")}
+        deciding = consent.deciding(tx, OPT_IN, stream)
+    assert told["contract"]
+    assert told["opt_in"] == bool(edge.rows("router", OPT_IN)) == (deciding is not None and deciding.given)
+    assert told["opt_out"] == (deciding is None or deciding.given)
+    if said:
+        assert deciding.stream == edge.stream("watch-1", max(said, key=lambda each: (each[2], not each[1]))[0])
+
+
+def test_a_subject_is_named_by_a_device_or_by_a_stream_that_is_here(edge, trip):
+    edge.capture("watch-1", [trip()])
+    stream = edge.stream("watch-1", PUBLIC)
+    with edge.database.read() as tx:
+        assert consent.stream_of(tx, stream, "trips") == stream
+        for subject, collection in (("watch-2", "trips"), ("watch-1", "other"), (stream, "other")):
+            with pytest.raises(NotFound):
+                consent.stream_of(tx, subject, collection)
