@@ -11,6 +11,7 @@ given (allow) and ``True`` where they are held back (deny, raise). ``exists`` is
 
 import math
 import operator
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ Clause = tuple[str, str, Any]
 """Column, op and value as the document has them."""
 
 _WORKER = "$worker."
+_PATTERN = re.compile(r"^\^|^\(\?|\.[*+]|\\[dDwWsS][*+?{]|\[[^]]+][*+?{]")
+"""What only a regular expression or a glob would contain; as a value it would match nothing that was meant."""
 _VALUES_MAX = 1_000
 _COMPARE = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
 _PLAIN: dict[str, Callable[[Any, Any], bool]] = {
@@ -246,6 +249,8 @@ def _literal(value: Any, scope: Scope) -> Scalar:
     """Return a value with ``$worker.x`` looked up."""
     if not isinstance(value, str | int | float | bool):
         raise BindError(2, f"{value!r} is no value to compare with", "write text, a number, true or false")
+    if isinstance(value, str) and _PATTERN.search(value):
+        raise BindError(2, f"{value!r} is a pattern, and conditions compare whole values", "list the values with in")
     if not isinstance(value, str) or not value.startswith("$"):
         return value
     if not value.startswith(_WORKER):

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from datasync.domain.limits import POLICY_BYTES_MAX, POLICY_DEPTH_MAX, POLICY_PROBLEMS_MAX
+from datasync.domain.limits import POLICY_BYTES_MAX, POLICY_DEPTH_MAX, POLICY_PROBLEMS_MAX, POLICY_VALUES_MAX
 from datasync.policy import problems as codes
 from datasync.policy.problems import NAME_UNKNOWN, PolicyInvalid, Position, Problem, nearest
 
@@ -83,7 +83,7 @@ def read(source: bytes, name: str) -> Tree:
     reader = _Reader(name)
     tree = Tree(name, reader.document(reader.text(source)), reader.values, reader.keys)
     if reader.problems:
-        raise PolicyInvalid(name, reader.problems[:POLICY_PROBLEMS_MAX])
+        raise PolicyInvalid(name, reader.problems)
     return tree
 
 
@@ -110,7 +110,7 @@ class _Reader:
                 at = Position(number, indent.index("\t") + 1)
                 self.add(codes.SYNTAX, at, "a tab in the indentation", "indent with spaces")
         if self.problems:
-            raise PolicyInvalid(self.name, self.problems[:POLICY_PROBLEMS_MAX])
+            raise PolicyInvalid(self.name, self.problems)
         return text
 
     def document(self, text: str) -> Any:
@@ -137,6 +137,8 @@ class _Reader:
         at = self.values[path] = _position(event)
         if len(path) > POLICY_DEPTH_MAX:
             self.stop(codes.SYNTAX, at, f"over {POLICY_DEPTH_MAX} levels deep", "the format needs fewer")
+        if len(self.values) > POLICY_VALUES_MAX:
+            self.stop(codes.TOO_LARGE, at, f"over {POLICY_VALUES_MAX} values", "write fewer")
         if isinstance(event, yaml.AliasEvent):
             self.forbid(event, f"the alias *{event.anchor}", "write the value out")
             return ""
@@ -214,11 +216,14 @@ class _Reader:
         self.add(codes.YAML_FORBIDDEN, _position(event), f"{what} is not allowed in a policy", fix)
 
     def add(self, code: str, at: Position, message: str, fix: str) -> None:
+        """Add a problem. What follows the last that is told is not read any more."""
         self.problems.append(Problem(code, at.line, at.column, message, fix))
+        if len(self.problems) == POLICY_PROBLEMS_MAX:
+            raise PolicyInvalid(self.name, self.problems)
 
     def stop(self, code: str, at: Position, message: str, fix: str) -> None:
         self.add(code, at, message, fix)
-        raise PolicyInvalid(self.name, self.problems[:POLICY_PROBLEMS_MAX])
+        raise PolicyInvalid(self.name, self.problems)
 
 
 def _position(event: yaml.Event) -> Position:
