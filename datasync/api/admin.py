@@ -12,7 +12,7 @@ from datasync.api.routes import Call, Parameters
 from datasync.api.service import Service
 from datasync.domain.errors import Conflict, NotFound, RequestError
 from datasync.domain.ids import node_name
-from datasync.store import segments, workers
+from datasync.store import policies, segments, workers
 from datasync.store.workers import WorkerToken
 
 DAY_MS = 86_400_000
@@ -21,9 +21,10 @@ COSE = "application/cose"
 
 
 async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
-    """Return what this node is and which policy it follows."""
+    """Return what this node is, which policy it follows, and why it did not follow the last that it refused."""
     backend = call.service.backend
     policy = backend.policy()
+    refused = await call.service.read(policies.last_refusal)
     return models.NodeSummary(
         name=backend.name,
         place=backend.place,
@@ -32,6 +33,7 @@ async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
         now_ms=backend.now().wall_ms,
         policy_revision=policy.revision if policy else None,
         policy_digest=policy.digest if policy else None,
+        policy_refused=models.PolicyRefused.model_validate(refused) if refused else None,
         not_ready=backend.ready(),
     )
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from datasync.api import models
 from datasync.domain.errors import RequestError
 from datasync.domain.ids import NodeName, operator_of
-from datasync.store import decisions, tables
+from datasync.store import decisions, revisions, tables
 from datasync.store.segments import State
 
 T = TypeVar("T")
@@ -22,9 +22,17 @@ def devices(tx: Connection, page: models.Page) -> models.Devices:
     """Return attached and known devices by name, each with what of its data waits here."""
     key = tables.attachments.c.device
     rows, following = _page(tx, select(tables.attachments), key, page)
-    waiting = _waiting(tx, [row.device for row in rows])
-    found = [models.Device.model_validate(row) for row in rows]
-    listed = [device.model_copy(update={"waiting": waiting.get(device.device, device.waiting)}) for device in found]
+    names = [row.device for row in rows]
+    waiting, follow = _waiting(tx, names), revisions.of(tx, names)
+    listed = [
+        models.Device.model_validate(row).model_copy(
+            update={
+                "waiting": waiting.get(row.device, models.Waiting()),
+                "policy_revision": follow.get(row.device),
+            }
+        )
+        for row in rows
+    ]
     return models.Devices(devices=listed, next=following)
 
 
@@ -49,7 +57,19 @@ def edges(tx: Connection, page: models.Page) -> models.Edges:
         .where(known.c.role == "edge")
     )
     rows, following = _page(tx, query, known.c.name, page)
-    listed = [models.Edge(**row._mapping, operator=operator_of(NodeName(row.name))) for row in rows]
+    follow = revisions.of(tx, [row.name for row in rows])
+    listed = [
+        models.Edge(
+            name=row.name,
+            operator=operator_of(NodeName(row.name)),
+            address=row.address,
+            load=row.load,
+            policy_revision=follow.get(row.name),
+            seen_ms=row.seen_ms,
+            devices=row.devices,
+        )
+        for row in rows
+    ]
     return models.Edges(edges=listed, next=following)
 
 

@@ -82,6 +82,14 @@ class PolicySummary(Answer):
     active: bool
 
 
+class PolicyRefused(Answer):
+    """Why the last policy that was refused here was: the code, and what it said."""
+
+    code: str
+    detail: str
+    at_ms: int
+
+
 class NodeSummary(Answer):
     """This node."""
 
@@ -92,6 +100,7 @@ class NodeSummary(Answer):
     now_ms: int
     policy_revision: int | None
     policy_digest: str | None
+    policy_refused: PolicyRefused | None
     not_ready: list[str]
 
 
@@ -113,6 +122,7 @@ class Device(Answer):
     incarnation: int
     epoch: int
     mode: str | None
+    policy_revision: Annotated[int | None, Field(description="As it said last; null where it was not heard of.")] = None
     since_ms: int
     updated_ms: int
     waiting: Waiting = Waiting()
@@ -132,6 +142,7 @@ class Edge(Answer):
     operator: str
     address: str | None
     load: float | None
+    policy_revision: Annotated[int | None, Field(description="As it said last; null when it has no policy.")]
     seen_ms: int
     devices: int
 

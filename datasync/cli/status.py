@@ -9,8 +9,8 @@ from datasync.cli.output import add_json, print_fields, print_json, print_table,
 SHOWN = 20
 
 LISTS = {
-    "devices": ("device", "state", "edge", "incarnation", "epoch", "mode", "since", "waiting_rows"),
-    "edges": ("name", "devices", "load", "seen"),
+    "devices": ("device", "state", "edge", "incarnation", "epoch", "mode", "policy_revision", "since", "waiting_rows"),
+    "edges": ("name", "devices", "load", "policy_revision", "seen"),
     "workers": ("worker", "in_policy", "created", "expires"),
     "handovers": ("device", "role", "peer", "phase", "epoch", "planned", "started", "finished", "rows"),
 }

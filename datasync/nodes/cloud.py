@@ -83,7 +83,13 @@ class CloudNode(Node):
             self._publish_policy(turn, stored.bundle)
 
     def _send_beacon(self, turn: Turn) -> None:
-        beacon = Beacon(name=self.name, nonce=self._challenge.present, load=None, issued_ms=turn.now.wall_ms)
+        beacon = Beacon(
+            name=self.name,
+            nonce=self._challenge.present,
+            load=None,
+            revision=self.revision,
+            issued_ms=turn.now.wall_ms,
+        )
         self.send(turn, BACKBONE, topics.beacon(self.name), beacon, retain=True)
 
     def _activate(self, turn: Turn, source: bytes) -> Policy:

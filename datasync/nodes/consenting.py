@@ -16,7 +16,7 @@ from datasync.domain.tiers import Place, Tier
 from datasync.nodes.node import Node, Turn
 from datasync.policy.problems import nearest
 from datasync.protocol import cbor
-from datasync.protocol.parts import ConsentKey, ConsentStatement
+from datasync.protocol.parts import ConsentKey, ConsentStatement, decode_part
 from datasync.security import points
 from datasync.store import consents, registers, streams
 from datasync.store.consents import Consent
@@ -90,6 +90,12 @@ class Voice:
         known = [stream.stream for stream in streams.of_device(turn.tx, self._node.name)]
         told = [each for each in consents.of_streams(turn.tx, known) if each.state is State.SAFE]
         consents.mark(turn.tx, told, State.WAITING)
+
+    def statements(self, turn: Turn) -> list[ConsentStatement]:
+        """Return what edges may know, for one that must not show anything before it knows it."""
+        known = streams.of_device(turn.tx, self._node.name)
+        within = [stream.stream for stream in known if stream.tier <= Place.EDGE.highest_tier]
+        return [decode_part(ConsentStatement, each.statement) for each in consents.of_streams(turn.tx, within)]
 
     def forget(self) -> None:
         """Under another policy a collection may have other streams."""

@@ -92,6 +92,7 @@ class DeviceNode(Node):
         self._rollout = Rollout(self, home, finish=self._finish_policy, pass_on=self._follow_policy)
         self._here = Whereabouts(self.name)
         self._up: set[str] = set()
+        self._told_revision: int | None = None
         self._beacons: Beacons = {} if beacons is None else beacons
         self._attach_due_ms = self._hint_due_ms = self._consent_due_ms = 0
         identity = kit.identity
@@ -172,7 +173,8 @@ class DeviceNode(Node):
                 self._attach(turn)
             case DeviceState.ATTACHED:
                 # the same token again: the answer says whether everything has arrived, and what is safe
-                if self._here.mode == "degraded" or self._doubt.is_due(turn.tx, turn.now):
+                untold = self._told_revision != self.revision
+                if untold or self._here.mode == "degraded" or self._doubt.is_due(turn.tx, turn.now):
                     self._attach(turn)
                 turn.effects.wake(self._doubt.deadline_ms)
                 self._send_consents(turn)  # before rows that they may hide
@@ -276,6 +278,8 @@ class DeviceNode(Node):
             token=envelope.sign(self.kit.identity, AttachToken.CONTEXT, cbor.dumps(token.model_dump())),
             session=self.seal(edge, session_context, cbor.dumps(self._here.keys.model_dump())),
             streams=self._stream_notes(turn),
+            consents=self._voice.statements(turn),
+            revision=self.revision,
         )
         self.send(turn, edge.name, topics.device_up(self.name), attach)
         self._attach_due_ms = turn.now.steady_ms + self.kit.retry_ms
@@ -315,6 +319,7 @@ class DeviceNode(Node):
 
     def _on_attached(self, turn: Turn, peer: Peer, attached: Attached) -> None:
         self._from_present(peer, attached.incarnation, attached.epoch)
+        self._told_revision = attached.revision
         arrived = self._here.state is DeviceState.ATTACHING
         if not arrived and attached.mode == self._here.mode:
             progress.acknowledge(turn.tx, {}, attached.safe)
@@ -379,3 +384,4 @@ class DeviceNode(Node):
 
     def _follow_policy(self, turn: Turn, bundle: bytes) -> None:
         self._voice.forget()
+        self._attach_due_ms = turn.now.steady_ms  # by which the edge is told

@@ -47,7 +47,7 @@ from datasync.protocol.messages import (
 from datasync.protocol.topics import Address
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import peers, policies, streams
+from datasync.store import peers, policies, revisions, streams
 from datasync.sync.receiver import receive
 
 
@@ -170,7 +170,11 @@ class EdgeNode(Node):
 
     def _send_beacon(self, turn: Turn, link: str) -> None:
         beacon = Beacon(
-            name=self.name, nonce=self._challenge.present, load=self._roster.load_share, issued_ms=turn.now.wall_ms
+            name=self.name,
+            nonce=self._challenge.present,
+            load=self._roster.load_share,
+            revision=self.revision,
+            issued_ms=turn.now.wall_ms,
         )
         self.send(turn, link, topics.beacon(self.name), beacon, retain=True)
 
@@ -221,7 +225,8 @@ class EdgeNode(Node):
 
 
 def note_peer(turn: Turn, peer: Peer, beacon: Beacon) -> None:
-    """Remember a node that beaconed."""
+    """Remember a node that beaconed, and which policy it follows."""
+    revisions.put(turn.tx, peer.name, beacon.revision)
     known = peers.KnownPeer(
         name=peer.name,
         role=peer.role,

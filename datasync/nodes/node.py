@@ -234,6 +234,11 @@ class Node(ABC):
         return self._finish(turn)
 
     @property
+    def revision(self) -> int | None:
+        """The revision of the policy that this node follows."""
+        return None if self.policy is None else self.policy.revision
+
+    @property
     @abstractmethod
     def subscriptions(self) -> Mapping[str, tuple[str, ...]]:
         """The topic filters for each link; on a device, for every link alike under the empty name."""

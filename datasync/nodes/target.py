@@ -41,7 +41,7 @@ from datasync.protocol.messages import (
 from datasync.protocol.parts import AttachToken, SessionKeys, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import handovers, segments, streams
+from datasync.store import handovers, revisions, segments, streams
 from datasync.store.segments import State
 from datasync.sync.sender import Sender
 
@@ -113,6 +113,7 @@ class Target:
         account = self._roster.of(turn, peer)
         nonces = self._challenge.nonces
         after = machine.attach(account, token, attach.token, self._node.name, nonces, turn.now.wall_ms)
+        revisions.put(turn.tx, peer.name, attach.revision)
         if after is account:
             if account.state is EdgeState.ACTIVE:
                 self._confirm(turn, account)
@@ -120,6 +121,7 @@ class Target:
         self._roster.check_room(account)
         keys = self._session_keys(turn, peer, token, attach, after)
         known = transfer.know(turn.tx, peer.name, attach.streams, turn.now)
+        take_consents(turn.tx, self._node.place, attach.consents, known)  # before anything of its is shown
         transfer.adopt(self._node.kit.vault, keys, known, turn.now)
         turn.count("handover", "rows dropped", transfer.drop_unreadable(turn.tx, self._node.kit.vault, peer.name))
         after = replace(after, operator=peer.operator, handover=records.handover_id(turn.tx, token))
@@ -215,6 +217,7 @@ class Target:
             missing=list(account.pending),
             has=dict(has),
             safe={stream.stream: stream.safe for stream in known},
+            revision=revisions.get(turn.tx, account.device),
         )
         self._node.send(turn, DEVICES, topics.device_down(account.device), attached)
 

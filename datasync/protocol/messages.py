@@ -43,13 +43,14 @@ class Beacon(Message):
     """A node says that it is there.
 
     ``nonce`` is what a device without warning answers in its attach; ``load`` the share of an edge's capacity that is
-    taken, None for a cloud, which devices do not attach to.
+    taken, None for a cloud, which devices do not attach to; ``revision`` that of the policy it follows, None without.
     """
 
     t: Literal["beacon"] = "beacon"
     name: Node
     nonce: Nonce
     load: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    revision: Counter | None
     issued_ms: Moment
 
 
@@ -136,7 +137,11 @@ class Ready(Message):
 
 
 class Attach(Message):
-    """Device to target: I am yours from this epoch on; the session keys are sealed to you."""
+    """Device to target: I am yours from this epoch on; the session keys are sealed to you.
+
+    ``consents`` are all that the device's streams said, so that nothing is shown there that they forbid; ``revision``
+    is that of the policy it follows. An attach by the same token again tells the edge of another one.
+    """
 
     t: Literal["attach"] = "attach"
     incarnation: Counter
@@ -144,6 +149,8 @@ class Attach(Message):
     token: Annotated[bytes, Field(max_length=16_384)]
     session: Annotated[bytes, Field(max_length=4096)]
     streams: StreamNotes
+    consents: Consents
+    revision: Counter | None
 
 
 class Fence(Message):
@@ -181,7 +188,10 @@ class Superseded(Message):
 
 
 class Attached(Message):
-    """Edge to device: the attach took effect. ``missing`` lists the edges whose state has not all arrived."""
+    """Edge to device: the attach took effect. ``missing`` lists the edges whose state has not all arrived.
+
+    ``revision`` is that of the policy which the edge takes the device to follow.
+    """
 
     t: Literal["attached"] = "attached"
     incarnation: Counter
@@ -190,6 +200,7 @@ class Attached(Message):
     missing: Annotated[list[Node], Field(max_length=limits.SOURCES_MAX)]
     has: Coverage
     safe: Coverage
+    revision: Counter | None
 
 
 class Active(Message):

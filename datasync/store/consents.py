@@ -1,13 +1,14 @@
 """Consents: whether the subject of a stream allows a purpose, as the stream's key signed it.
 
-A later stamp wins whatever the order of arrival, so statements may be repeated, reordered and forwarded.
+A later stamp wins and at the same stamp a withdrawal, whatever the order of arrival, so statements may be repeated,
+reordered and forwarded.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, not_, or_, select, update
 from sqlalchemy import delete as sql_delete
 
 from datasync.domain.clock import HybridTime
@@ -38,7 +39,7 @@ class Consent:
 
 
 def put(tx: Connection, consent: Consent) -> bool:
-    """Store the consent unless a statement at least as new is known; return whether it was stored."""
+    """Store the consent unless the statement that is known wins over it; return whether it was stored."""
     statement = insert(tx.dialect.name, _T).values(
         stream_id=consent.stream,
         purpose=consent.purpose,
@@ -48,8 +49,9 @@ def put(tx: Connection, consent: Consent) -> bool:
         state=int(consent.state),
     )
     changed = {name: statement.excluded[name] for name in ("given", "stamp", "statement", "state")}
-    newer = statement.excluded.stamp > _T.c.stamp
-    kept = statement.on_conflict_do_update(index_elements=["stream_id", "purpose"], set_=changed, where=newer)
+    said = statement.excluded
+    wins = or_(said.stamp > _T.c.stamp, and_(said.stamp == _T.c.stamp, _T.c.given, not_(said.given)))
+    kept = statement.on_conflict_do_update(index_elements=["stream_id", "purpose"], set_=changed, where=wins)
     return tx.execute(kept.returning(_T.c.stream_id)).first() is not None
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from datasync.store import attachments, handovers, peers
+from datasync.store import attachments, handovers, peers, revisions
 from datasync.store.attachments import Attachment
 from datasync.store.handovers import Handover
 from datasync.store.peers import KnownPeer
@@ -31,6 +31,12 @@ def hear_of(node: Node, edge: str, **values: Any) -> None:
     usual = {"role": "edge", "certificate": b"", "address": "mqtt://10.0.0.7:1883", "load": 0.25, "seen_ms": NOW_MS}
     with node.database.write() as tx:
         peers.put(tx, KnownPeer(name=edge, **usual | values))
+
+
+def follow(node: Node, name: str, revision: int) -> None:
+    """Note which policy another node follows."""
+    with node.database.write() as tx:
+        revisions.put(tx, name, revision)
 
 
 def hand_over(node: Node, number: int, **values: Any) -> None:

@@ -2,7 +2,8 @@
 
 from sqlalchemy import text
 
-from tests.browser.records import NOW_MS, attach, hand_over, hear_of
+from datasync.store import policies
+from tests.browser.records import NOW_MS, attach, follow, hand_over, hear_of
 from tests.unit.api.serving import POLICY
 
 NOTHING = "\N{EN DASH}"
@@ -23,6 +24,15 @@ def test_the_node_and_its_policy_are_shown(page, node, show_node):
     assert (said["Policy"], said["Digest"]) == ("revision 3", node.policy().digest[:16])
 
 
+def test_why_the_last_policy_was_refused_is_shown(page, node, show_node):
+    show_node()
+    assert facts(page)["Policy refused last"] == "none"
+    with node.database.write() as tx:
+        policies.refuse(tx, policies.Refusal("POLICY_REVISION_STALE", "revision 2 is not above 3", NOW_MS))
+    page.wait_for_text("POLICY_REVISION_STALE")
+    assert facts(page)["Policy refused last"] == "POLICY_REVISION_STALE, 31 Jan 2026, 22:53:20"
+
+
 def test_what_keeps_the_node_from_serving_is_shown(page, node, show_node):
     node.not_ready = ["POLICY_MISSING", "the broker is away"]
     show_node()
@@ -32,6 +42,7 @@ def test_what_keeps_the_node_from_serving_is_shown(page, node, show_node):
 def test_devices_are_shown_with_their_attachment_their_epoch_and_what_waits(page, node, show_node):
     attach(node, "watch-1", incarnation=2, epoch=17)
     attach(node, "watch-2", edge=None, state="erased", mode=None)
+    follow(node, "watch-1", 2)
     node.capture("watch-1", [{"mode": "bike"}] * 1_200)
     show_node()
     first, second = page.table("devices")
@@ -42,6 +53,7 @@ def test_devices_are_shown_with_their_attachment_their_epoch_and_what_waits(page
         "Incarnation": "2",
         "Epoch": "17",
         "Mode": "full",
+        "Policy": "2",
         "Rows waiting": "1,200",
         "Segments waiting": "1",
         "Since": "31 Jan 2026, 21:53:20",
@@ -53,11 +65,13 @@ def test_edges_are_shown_with_their_load_and_how_many_devices_they_serve(page, n
     attach(node, "watch-1", edge="borealis/mill")
     hear_of(node, "acme/docks", load=None, address=None)
     hear_of(node, "borealis/mill", load=0.5)
+    follow(node, "borealis/mill", 3)
     hear_of(node, "acme/cloud", role="cloud")
     show_node()
     docks, mill = page.table("edges")
     assert (docks["Edge"], docks["Load"], docks["Address"], docks["Devices"]) == ("acme/docks", NOTHING, NOTHING, "0")
     assert (mill["Edge"], mill["Operator"], mill["Load"], mill["Devices"]) == ("borealis/mill", "borealis", "0.50", "1")
+    assert (mill["Policy"], docks["Policy"]) == ("3", NOTHING)
     assert (mill["Address"], mill["Last heard of"]) == ("mqtt://10.0.0.7:1883", "31 Jan 2026, 22:53:20")
 
 

@@ -8,7 +8,7 @@ import pytest
 from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.errors import NotFound, StoreError
 from datasync.domain.ids import StreamId
-from datasync.store import consents, peers, policies, workers
+from datasync.store import consents, peers, policies, revisions, workers
 from datasync.store.consents import Consent
 from datasync.store.database import Database
 from datasync.store.peers import KnownPeer
@@ -39,8 +39,16 @@ def test_the_latest_statement_wins_in_whatever_order_they_arrive(database: Datab
     with database.write() as tx:
         for number in order:
             consents.put(tx, statements[number])
-        assert not consents.put(tx, consent(given=False, at=3)), "one as old as what is known changes nothing"
+        assert not consents.put(tx, consent(given=True, at=3)), "one as old as what is known changes nothing"
         assert consents.of_streams(tx, [A]) == [statements[2]]
+
+
+@pytest.mark.parametrize("order", list(permutations([True, False])), ids=str)
+def test_of_two_statements_of_one_moment_the_withdrawal_wins(database: Database, order: tuple[bool, ...]) -> None:
+    with database.write() as tx:
+        for given in (*order, *order):
+            consents.put(tx, consent(given=given, at=3))
+        assert consents.of_streams(tx, [A]) == [consent(given=False, at=3)]
 
 
 def test_a_statement_waits_until_it_was_sent_on(database: Database) -> None:
@@ -156,3 +164,21 @@ def test_a_revision_cannot_be_stored_twice(database: Database) -> None:
         policies.add(tx, row)
     with pytest.raises(StoreError), database.write() as tx:
         policies.add(tx, row)
+
+
+def test_each_nodes_revision_is_what_it_said_last(database: Database) -> None:
+    with database.write() as tx:
+        for node, revision in (("acme/cbd", 1), ("acme/docks", None), ("acme/cbd", 4)):
+            revisions.put(tx, node, revision)
+        assert (revisions.get(tx, "acme/cbd"), revisions.get(tx, "acme/none")) == (4, None)
+        assert revisions.of(tx, ["acme/cbd", "acme/docks", "acme/none"]) == {"acme/cbd": 4, "acme/docks": None}
+        assert revisions.of(tx, []) == {}
+
+
+def test_the_last_refusal_of_a_policy_is_kept(database: Database) -> None:
+    with database.write() as tx:
+        assert policies.last_refusal(tx) is None
+        for number in range(2):
+            last = policies.Refusal("POLICY_INVALID", f"line {number}", number)
+            policies.refuse(tx, last)
+        assert policies.last_refusal(tx) == last

@@ -110,6 +110,8 @@ class Mallory:
             token=envelope.sign(self.identity, AttachToken.CONTEXT, cbor.dumps(token.model_dump())),
             session=self.sealer.seal(self.edge, context, cbor.dumps(keys.model_dump())),
             streams=[],
+            consents=[],
+            revision=None,
         )
         return self.signed(message)
 

@@ -37,6 +37,7 @@ const DEVICES = [
   ["Incarnation", (d) => d.incarnation, "number"],
   ["Epoch", (d) => d.epoch, "number"],
   ["Mode", (d) => d.mode],
+  ["Policy", (d) => d.policy_revision, "number"],
   ["Rows waiting", (d) => count(d.waiting.rows), "number"],
   ["Segments waiting", (d) => count(d.waiting.segments), "number"],
   ["Since", (d) => time(d.since_ms)],
@@ -47,6 +48,7 @@ const EDGES = [
   ["Operator", (e) => e.operator],
   ["Devices", (e) => count(e.devices), "number"],
   ["Load", (e) => e.load?.toFixed(2), "number"],
+  ["Policy", (e) => e.policy_revision, "number"],
   ["Address", (e) => e.address],
   ["Last heard of", (e) => time(e.seen_ms)],
 ];
@@ -118,12 +120,14 @@ function showTable(id, columns, rows, more = null) {
 }
 
 function showSummary(node) {
+  const refused = node.policy_refused;
   const facts = [
     ["Place", node.place],
     ["Operator", node.operator],
     ["Policy", node.policy_revision === null ? "none: all is denied" : `revision ${node.policy_revision}`,
       node.policy_revision === null],
     ["Digest", node.policy_digest?.slice(0, 16) ?? "–"],
+    ["Policy refused last", refused ? `${refused.code}, ${time(refused.at_ms)}` : "none", refused],
     ["Ready", node.not_ready.length ? `no: ${node.not_ready.join(", ")}` : "yes", node.not_ready.length],
     ["Version", node.version],
   ];

@@ -3,7 +3,7 @@
 import pytest
 
 from datasync.domain.clock import Instant
-from datasync.store import attachments, handovers, peers
+from datasync.store import attachments, handovers, peers, policies, revisions
 from datasync.store.attachments import Attachment
 from datasync.store.handovers import Handover
 from datasync.store.peers import KnownPeer
@@ -71,6 +71,30 @@ def test_the_node_says_what_it_is(api):
     assert (node["name"], node["place"], node["operator"]) == ("acme/cbd", "edge", "acme")
     assert (node["policy_revision"], node["policy_digest"]) == (3, api.node.policy().digest)
     assert node["now_ms"] == NOW_MS
+
+
+def test_the_node_says_why_it_refused_a_policy_last(api):
+    assert api.get("/v1/admin/node").json["policy_refused"] is None
+    with api.node.database.write() as tx:
+        policies.refuse(tx, policies.Refusal("POLICY_INVALID", "policy:3:1: wrong", NOW_MS))
+    said = {"code": "POLICY_INVALID", "detail": "policy:3:1: wrong", "at_ms": NOW_MS}
+    assert api.get("/v1/admin/node").json["policy_refused"] == said
+
+
+def test_the_lists_say_which_policy_each_node_follows(api):
+    attach(api, "watch-1", "watch-2")
+    hear_of(api, "acme/cbd", "acme/docks")
+    with api.node.database.write() as tx:
+        revisions.put(tx, "watch-1", 3)
+        revisions.put(tx, "acme/docks", 2)
+    devices, edges = api.get("/v1/admin/devices").json["devices"], api.get("/v1/admin/edges").json["edges"]
+    assert [each["policy_revision"] for each in devices] == [3, None]
+    assert [each["policy_revision"] for each in edges] == [None, 2]
+
+
+def test_a_signed_policy_is_judged_by_its_signature(api):
+    answer = api.post("/v1/admin/policies", data=b"anything", headers={"Content-Type": "application/cose"})
+    assert answer.problem() == (400, "SIGNATURE_INVALID")
 
 
 def test_a_node_without_a_policy_says_that_too(bare_api):

@@ -13,10 +13,10 @@ from datasync.nodes.node import Activate, Arrival, Effects, Install
 from datasync.nodes.source import BACKBONE
 from datasync.policy.loading import load
 from datasync.protocol import cbor, envelope, topics
-from datasync.protocol.messages import PolicyBundle
+from datasync.protocol.messages import Attach, PolicyBundle
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Authority
-from datasync.store import policies
+from datasync.store import policies, revisions
 from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, POLICY, POLICY_KEY, START_MS, WATCH, Wire, recorded
 
 NOW = Instant(START_MS, 0)
@@ -179,3 +179,32 @@ def test_a_bundle_carries_what_its_policy_is(net: Wire) -> None:
     )
     bundle = PolicyBundle(revision=5, digest=policy.digest, source=policy.source)
     assert (opened.peer.role, opened.body) == (Role.POLICY, bundle.encode())
+
+
+def follows(net: Wire, at: NodeName, *names: NodeName) -> list[int | None]:
+    """Return which revisions a node takes others to follow."""
+    with net.nodes[at].database.read() as tx:
+        return [revisions.get(tx, name) for name in names]
+
+
+def test_the_cloud_knows_which_policy_each_edge_follows_and_an_edge_which_its_devices_do(net: Wire) -> None:
+    assert follows(net, CLOUD, CBD, DOCKS) == [1, 1]
+    assert follows(net, CBD, WATCH) == [1]
+    net.give(CLOUD, Activate(3, source(2)))
+    net.wait(500)
+    assert follows(net, CLOUD, CBD, DOCKS) == [2, 2]
+    assert follows(net, CBD, WATCH, DOCKS) == [2, 2]
+
+
+def test_a_device_tells_its_edge_again_until_the_edge_knows(net: Wire) -> None:
+    net.lose = lambda each: each.topic in (topics.POLICY, topics.device_up(WATCH)) and each.link != BACKBONE
+    net.give(CLOUD, Activate(3, source(2)))
+    bring(net, WATCH, good(net, 2))
+    net.wait(2_000)
+    assert follows(net, CBD, WATCH) == [1]
+    net.lose = lambda _: False
+    net.wait(2_000)
+    assert follows(net, CBD, WATCH) == [2]
+    said = len(net.carried(Attach, CBD))
+    net.wait(3_000)
+    assert len(net.carried(Attach, CBD)) == said
