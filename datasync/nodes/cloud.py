@@ -17,6 +17,7 @@ from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.edge import note_peer
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.source import BACKBONE
 from datasync.policy.compiled import Policy
@@ -41,6 +42,7 @@ class CloudNode(Node):
         self._policy_key = policy_key
         self._rollout = Rollout(self, operator_of(self.name), finish=lambda _: None, pass_on=self._publish_policy)
         self._challenge = Challenge(kit.entropy)
+        self._retention = Retention(self)
         self.on(Forward, self._on_forward, Role.EDGE)
         self.on(Active, self._on_active, Role.EDGE)
         self.on(Beacon, self._on_beacon, Role.EDGE)
@@ -71,10 +73,11 @@ class CloudNode(Node):
                 raise MessageError(f"a cloud takes no {type(command).__name__}")
 
     def duties(self, turn: Turn) -> None:
-        """Renew the beacon, by which edges know the cloud's sealing key."""
+        """Renew the beacon, by which edges know the cloud's sealing key, and let go what is too old."""
         if self._challenge.renew(turn.tx, turn.now):
             self._send_beacon(turn)
         turn.effects.wake(self._challenge.deadline_ms)
+        self._retention.duties(turn)
 
     def _greet(self, turn: Turn) -> None:
         self._send_beacon(turn)

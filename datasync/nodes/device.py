@@ -30,6 +30,7 @@ from datasync.nodes.consenting import Voice
 from datasync.nodes.doubt import Doubt
 from datasync.nodes.node import Activate, ConsentInput, Input, Install, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
+from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import (
@@ -87,6 +88,7 @@ class DeviceNode(Node):
         self._gathering = Gathering(settings.flush_rows, settings.flush_ms)
         self._sender = Sender(kit.window_bytes, kit.retry_ms)
         self._doubt = Doubt()
+        self._retention = Retention(self)
         self._voice = Voice(self)
         home = operator_of(settings.home)
         self._rollout = Rollout(self, home, finish=self._finish_policy, pass_on=self._follow_policy)
@@ -161,9 +163,10 @@ class DeviceNode(Node):
         self._voice.forget()
 
     def duties(self, turn: Turn) -> None:
-        """Make durable what is ready, then attach, or send."""
+        """Make durable what is ready, let go what is too old, then attach, or send."""
         self._capture(turn, self._gathering.take(turn.now))
         turn.effects.wake(self._gathering.deadline_ms)
+        self._retention.duties(turn)
         if self._here.edge is not None:
             turn.effects.links = frozenset([self._here.edge])
         if self._here.edge not in self._up:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, or_, select, tuple_
 from sqlalchemy import delete as sql_delete
 
 from datasync.domain.clock import HybridTime
@@ -63,11 +63,14 @@ def of_stream(tx: Connection, stream: StreamId, *, after_seq: int, limit: int) -
     return _found(tx, query.order_by(_S.c.seq_first).limit(limit))
 
 
-def owed(tx: Connection, aged: Iterable[Aged]) -> set[int]:
-    """Return the ids of those segments of whose batch a layer is still owed."""
+def whole_batches(tx: Connection, aged: Iterable[Aged]) -> list[Aged]:
+    """Return the segments with all layers of their batches, but nothing of a batch of which a layer is owed."""
     same_batch = and_(_LAYER.c.stream_id == _OTHER.c.stream_id, _LAYER.c.seq_first == _S.c.seq_first)
-    query = _family(select(_S.c.id)).join(_LAYER, same_batch)
-    return set(tx.scalars(query.where(_S.c.id.in_([each.id for each in aged]), _IS_OWED)))
+    columns = (_LAYER.c.id, _LAYER.c.stream_id, _OTHER.c.device, _LAYER.c.rows, _LAYER.c.seq_first, _LAYER.c.captured)
+    query = _family(select(_S.c.id.label("of"), _LAYER.c.state, *columns)).join(_LAYER, same_batch)
+    found = tx.execute(query.where(_S.c.id.in_([each.id for each in aged]))).all()
+    owed = {row.of for row in found if row.state in OWED}
+    return list({row.id: _row(row) for row in found if row.of not in owed}.values())
 
 
 def owed_streams(tx: Connection, streams: Iterable[StreamId]) -> set[StreamId]:
@@ -122,8 +125,8 @@ def _aged() -> Select[Any]:
 
 
 def _found(tx: Connection, query: Select[Any]) -> list[Aged]:
-    rows = tx.execute(query)
-    return [
-        Aged(row.id, row.stream_id, row.device, row.rows, row.seq_first, HybridTime.unpack(row.captured))
-        for row in rows
-    ]
+    return [_row(row) for row in tx.execute(query)]
+
+
+def _row(row: Row[Any]) -> Aged:
+    return Aged(row.id, row.stream_id, row.device, row.rows, row.seq_first, HybridTime.unpack(row.captured))

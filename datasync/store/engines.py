@@ -30,6 +30,7 @@ _SQLITE_SETTINGS: dict[str, int | str] = {
     "synchronous": 2,  # FULL
     "foreign_keys": 1,
     "journal_size_limit": _WAL_KEPT_BYTES,
+    "secure_delete": 1,  # what is deleted is overwritten, however SQLite was built
 }
 
 _POSTGRES_DURABLE = {"synchronous_commit": {"on", "remote_apply"}, "fsync": {"on"}}

@@ -71,20 +71,28 @@ def test_pages_follow_one_another_also_in_the_middle_of_a_batch(held: Database) 
     assert [names(page) for page in pages] == [[("c", 0), ("a", 0)], [("b", 0), ("a", 10)], [("b", 10)], []]
 
 
+def free(database: Database, aged: Sequence[Aged]) -> list[tuple[str, int]]:
+    with database.read() as tx:
+        return sorted(names(ageing.whole_batches(tx, aged)))
+
+
 def test_a_batch_is_owed_while_one_of_its_layers_is(held: Database) -> None:
-    found = old(held, 99)
-    with held.read() as tx:
-        assert names(found, ageing.owed(tx, found)) == [("a", 10), ("b", 10)]
-        assert ageing.owed(tx, []) == set()
+    assert free(held, old(held, 99)) == [("a", 0), ("b", 0), ("c", 0)]
+    assert free(held, []) == []
+
+
+def test_a_page_that_ends_within_a_batch_gives_the_whole_of_it(held: Database) -> None:
+    page = old(held, 99, limit=2)
+    assert names(page) == [("c", 0), ("a", 0)]
+    assert free(held, page) == [("a", 0), ("b", 0), ("c", 0)]
+    assert free(held, old(held, 99, after=page[-1], limit=2)) == [("a", 0), ("b", 0)]
 
 
 def test_what_the_edge_has_and_the_cloud_has_not_is_owed(
     database: Database, new_segment: MakeSegment, new_stream: MakeStream, now: Instant
 ) -> None:
     store(database, new_stream, now, new_segment(C, 0, state=State.DURABLE), new_segment(C, 10, state=State.SAFE))
-    found = old(database, 1 << 45)
-    with database.read() as tx:
-        assert names(found, ageing.owed(tx, found)) == [("c", 0)]
+    assert free(database, old(database, 1 << 45)) == [("c", 10)]
 
 
 def test_where_devices_are_not_known_a_stream_is_by_itself(
@@ -96,8 +104,8 @@ def test_where_devices_are_not_known_a_stream_is_by_itself(
         held = [new_segment(A, 0, state=State.WAITING), new_segment(B, 0, state=State.LOCAL)]
         segments.append(tx, held)
     found = old(database, 1 << 45)
+    assert free(database, found) == [("b", 0)]
     with database.read() as tx:
-        assert names(found, ageing.owed(tx, found)) == [("a", 0)]
         assert ageing.owed_streams(tx, [A, B]) == {A}
         assert ageing.layers(tx, B) == [B]
 

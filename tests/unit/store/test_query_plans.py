@@ -87,7 +87,7 @@ QUERIES: dict[str, Callable[[Connection], object]] = {
         tx, "trips", HybridTime(9, 0), after=AGED[0], limit=10
     ),
     "of_stream by number": lambda tx: ageing.of_stream(tx, A, after_seq=5, limit=10),
-    "owed": lambda tx: ageing.owed(tx, AGED),
+    "whole_batches": lambda tx: ageing.whole_batches(tx, AGED),
     "owed_streams": lambda tx: ageing.owed_streams(tx, [A, B]),
     "living": lambda tx: ageing.living(tx, AGED, HybridTime(5, 0)),
     "layers": lambda tx: ageing.layers(tx, A),
