@@ -35,6 +35,11 @@ def load_owing(tx: Connection) -> list[Account]:
     return [_account(row) for row in attachments.owing(tx)]
 
 
+def with_remains(tx: Connection) -> list[NodeName]:
+    """Return the devices of erased accounts of which a stream is still here."""
+    return [NodeName(name) for name in attachments.with_streams(tx, [EdgeState.ERASED])]
+
+
 def save(tx: Connection, account: Account, me: NodeName, now_ms: int) -> None:
     """Store the account; its secrets stay as they are."""
     row = attachments.get(tx, account.device)

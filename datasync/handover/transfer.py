@@ -5,8 +5,9 @@ keeps segments at rest. A target stores that ciphertext as it comes; when the de
 key, the target adopts the derived keys and can read all of it at once, however much it is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import chain
+from types import MappingProxyType
 
 from sqlalchemy import Connection
 
@@ -23,6 +24,8 @@ from datasync.store.batches import batches, belongs, pack
 from datasync.store.claims import claim, is_known
 from datasync.store.segments import NewSegment, State, StoredSegment
 from datasync.store.streams import Stream
+
+NO_RIVALS: Mapping[StreamId, Set[StreamId]] = MappingProxyType({})
 
 
 class Transfer:
@@ -98,22 +101,9 @@ class Transfer:
         return not self._is_hot(each), each.captured.pack(), each.collection, each.seq_first, int(each.tier)
 
 
-def movable(tx: Connection, device: NodeName) -> list[StoredSegment]:
-    """Return all segments of a device that an edge has: what a handover is about."""
-    return [each for stream in streams.of_device(tx, device) for each in segments.of_stream(tx, stream.stream)]
-
-
 def coverage(tx: Connection, device: NodeName) -> dict[StreamId, RangeSet]:
     """Return what this node has of each of the device's streams."""
     return {stream.stream: stream.have for stream in streams.of_device(tx, device)}
-
-
-def notes(tx: Connection, device: NodeName) -> list[StreamNote]:
-    """Return the device's streams as messages tell them."""
-    return [
-        StreamNote(public_key=each.public_key, collection=each.collection, tier=int(each.tier))
-        for each in streams.of_device(tx, device)
-    ]
 
 
 def reseal(
@@ -153,15 +143,21 @@ def know(tx: Connection, device: NodeName, told: Iterable[StreamNote], now: Inst
 
 
 def arrive(
-    tx: Connection, known: Mapping[StreamId, Stream], sealed: Sequence[SealedSegment], *, visible: bool
+    tx: Connection,
+    known: Mapping[StreamId, Stream],
+    sealed: Sequence[SealedSegment],
+    *,
+    visible: bool,
+    rivals: Mapping[StreamId, Set[StreamId]] = NO_RIVALS,
 ) -> tuple[int, int]:
     """Store what is new of a handover's segments as they are, still sealed; return how many segments and rows.
 
-    ``known`` are the device's streams. A segment is verified later, before anybody is shown it. Raises
+    ``known`` are the device's streams, ``rivals`` by derived stream those others that have the same rows: what is here
+    of a rival is claimed, but not stored. A segment is verified later, before anybody is shown it. Raises
     StreamForeign, SegmentInvalid, SegmentConflict; then nothing was stored.
     """
     have = {stream: each.have for stream, each in known.items()}
-    new = []
+    new, claimed = [], set[StreamId]()
     for each in sealed:
         if each.stream not in known:
             raise StreamForeign(f"stream {each.stream} was not announced for this device")
@@ -169,10 +165,13 @@ def arrive(
         if is_known(have[each.stream], each.seq_first, each.seq_last, each.stream):
             continue
         have[each.stream] = have[each.stream].add(each.seq_first, each.seq_last)
-        new.append(_stored(each, visible))
+        claimed.add(each.stream)
+        same = (have[other] for other in rivals.get(each.stream, ()) if other in have)
+        if not any(held.touches(each.seq_first, each.seq_last) for held in same):
+            new.append(_stored(each, visible))
     segments.append(tx, new)
     safe = _safe_ranges(known, sealed)
-    streams.put_have(tx, {each.stream: have[each.stream] for each in new})
+    streams.put_have(tx, {stream: have[stream] for stream in claimed})
     streams.put_safe(tx, safe)
     return len(new), sum(each.rows for each in new)
 

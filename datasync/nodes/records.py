@@ -4,15 +4,21 @@ Both edges of a handover note it under the same id. What a target decides by its
 """
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy import Connection
 
 from datasync.domain.ids import HandoverId, NodeName
 from datasync.handover.machine import Account, Order
-from datasync.protocol.parts import AttachToken
+from datasync.handover.passage import Passage
+from datasync.protocol.parts import AttachToken, DerivedStream
 from datasync.store import handovers
 from datasync.store.handovers import Handover
+
+VERDICTS = "verdicts"
+BY_TERMS = "terms"
+"""Where a record says what became of each collection; and what keeps something of one that moves."""
 
 
 def handover_id(tx: Connection, token: AttachToken) -> HandoverId:
@@ -55,6 +61,39 @@ def serve(tx: Connection, account: Account, now_ms: int) -> None:
         handovers.put(tx, replace(record, phase=account.mode, active_ms=active_ms, finished_ms=finished_ms))
 
 
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """What became of one collection at its source; ``why`` says what kept it there, as far as anything did."""
+
+    action: str
+    rule: str | None
+    why: str
+    given_segments: int
+    given_rows: int
+    kept_segments: int
+    kept_rows: int
+
+
+def rule(tx: Connection, handover: HandoverId | None, passage: Passage) -> list[Ruled]:
+    """Note at the source what becomes of each collection, and by which rule; return what was not noted before."""
+    record = _get(tx, handover)
+    ruled = {name: _ruled(passage, name) for name in passage.rulings}
+    if record is None or VERDICTS in record.detail:
+        return []
+    detail = {**record.detail, VERDICTS: {name: asdict(each) for name, each in ruled.items()}}
+    handovers.put(tx, replace(record, detail=detail))
+    return list(ruled.values())
+
+
+def take(tx: Connection, handover: HandoverId | None, derived: Iterable[DerivedStream]) -> None:
+    """Note at the target by which rules of which operators it has what was made for it, by collection."""
+    record = _get(tx, handover)
+    told = {each.collection: {"action": "derived", "rule": each.rule, "by": each.operator} for each in derived}
+    noted = {} if record is None else record.detail.get(VERDICTS, {})
+    if record is not None and told and noted != noted | told:
+        handovers.put(tx, replace(record, detail={**record.detail, VERDICTS: noted | told}))
+
+
 def hold(tx: Connection, account: Account, now_ms: int) -> None:
     """Note at the source that the target has everything."""
     record = _get(tx, account.handover)
@@ -89,6 +128,12 @@ def abandon(tx: Connection) -> None:
     for record in handovers.all(tx, phases=["preparing", "ready"]):
         if record.role == "source":
             handovers.put(tx, replace(record, phase="expired"))
+
+
+def _ruled(passage: Passage, name: str) -> Ruled:
+    ruling, tally = passage.rulings[name], passage.tallies[name]
+    why = ruling.why or (BY_TERMS if tally.kept_segments else "")
+    return Ruled(ruling.action, ruling.verdict.rule, why, **asdict(tally))
 
 
 def _get(tx: Connection, handover: HandoverId | None) -> Handover | None:

@@ -16,7 +16,7 @@ from datasync.handover.machine import Account, Duties
 from datasync.handover.states import EdgeState
 from datasync.nodes.node import Node, Turn
 from datasync.security.trust import Peer
-from datasync.store import consents, segments, streams
+from datasync.store import consents, segments, streams, terms
 
 PREPARED_MS = 60_000
 """How long ciphertext in advance is kept for a device that may come."""
@@ -48,6 +48,7 @@ class Roster:
         self._retries: dict[NodeName, _Retry] = {}
         self._expiries: dict[NodeName, int] = {}
         self._served: set[NodeName] = set()
+        self._left: set[NodeName] = set()
 
     @property
     def load_share(self) -> float:
@@ -60,6 +61,7 @@ class Roster:
             self._arrange(account, turn.now)
         for account in accounts.load_owing(turn.tx):
             self._arrange(account, turn.now)
+        self._left.update(accounts.with_remains(turn.tx))
 
     def load(self, turn: Turn, device: NodeName) -> Account:
         """Return the account of a device."""
@@ -114,13 +116,26 @@ class Roster:
         return min(times, default=None)
 
     def erase(self, turn: Turn, device: NodeName) -> None:
-        """Destroy what this edge has of a device: the keys first, durably, then the rows."""
-        known = [stream.stream for stream in streams.of_device(turn.tx, device)]
-        self._node.kit.vault.destroy(known)
-        segments.delete(turn.tx, known)
-        consents.delete(turn.tx, known)
-        streams.delete(turn.tx, known)
+        """Destroy what this edge has of a device: the keys first, durably, then the rows.
+
+        A public stream of which the cloud lacks something stays until the cloud has it, as nobody else may have it.
+        """
+        known = {stream.stream for stream in streams.of_device(turn.tx, device)}
+        left = segments.waiting_streams(turn.tx, known)
+        gone = known - left
+        self._node.kit.vault.destroy(gone)
+        for store in (segments, consents, terms, streams):
+            store.delete(turn.tx, gone)
         accounts.save_keys(turn.tx, self._node.kit.vault, device, None)
+        (self._left.add if left else self._left.discard)(device)
+
+    def erase_what_was_left(self, turn: Turn) -> None:
+        """Erase what stayed of erased accounts for the cloud's sake, when the cloud has it."""
+        for device in list(self._left):
+            if self.load(turn, device).state is EdgeState.ERASED:
+                self.erase(turn, device)
+            else:
+                self._left.discard(device)
 
     def _arrange(self, account: Account, now: Instant) -> None:
         served = account.state in (EdgeState.CATCHING_UP, EdgeState.ACTIVE)

@@ -2,8 +2,8 @@
 
 Before: on the device's hint the target is told what would come, and gets it as ciphertext. After: the device's token
 freezes the account, and the edge of the token gets the rest, the hot set first. The source gives only on a token
-or to a target that it chose itself, and only within its own operator: what the policy does not list between two
-operators is dropped.
+or to a target that it chose itself, and only what the verdicts of its policy let go to that one's operator. To another
+operator nothing goes ahead of the device: whether its subject lets it cross is asked when it has left.
 """
 
 import hashlib
@@ -14,8 +14,9 @@ from datasync.domain.clock import HybridTime
 from datasync.domain.errors import EpochStale, HandoverError, NotAttached, NotFound
 from datasync.domain.ids import HandoverId, NodeName, StreamId, operator_of
 from datasync.domain.ranges import RangeSet
-from datasync.handover import accounts, machine, tokens, transfer
+from datasync.handover import accounts, machine, tokens
 from datasync.handover.machine import Account
+from datasync.handover.passage import Passage
 from datasync.handover.states import EdgeState
 from datasync.handover.transfer import Transfer
 from datasync.nodes import records
@@ -48,6 +49,14 @@ BACKBONE = "backbone"
 DEVICES = "devices"
 
 
+@dataclass(frozen=True, slots=True)
+class _Gift:
+    """What goes to one target, and how far it is."""
+
+    passage: Passage
+    transfer: Transfer
+
+
 @dataclass(slots=True)
 class _Preparation:
     """A planned handover at its source, until the device's token freezes the account."""
@@ -57,7 +66,7 @@ class _Preparation:
     until_ms: int
     due_ms: int
     nonce: bytes = b""
-    transfer: Transfer | None = None
+    gift: _Gift | None = None
 
 
 class Source:
@@ -67,7 +76,7 @@ class Source:
         self._node = node
         self._roster = roster
         self._preparations: dict[NodeName, _Preparation] = {}
-        self._gifts: dict[NodeName, Transfer] = {}
+        self._gifts: dict[NodeName, _Gift] = {}
         node.on(Hint, self._on_hint, Role.DEVICE)
         node.on(Advise, self._on_advise, Role.CLOUD)
         node.on(Prepared, self._on_prepared, Role.EDGE)
@@ -84,7 +93,7 @@ class Source:
         if target == self._node.name or (peer := peers.get(turn.tx, target)) is None or peer.role != Role.EDGE:
             raise NotFound(f"{self._node.name} knows no other edge {target!r}")
         if operator_of(target) != operator_of(self._node.name):
-            raise HandoverError(f"the policy moves nothing from {self._node.name} to {target}")
+            raise HandoverError(f"{target} is another operator's: what may go there goes when the device has left")
         begun = self._preparations.get(device)
         if begun is not None and begun.target == target:
             return
@@ -102,8 +111,7 @@ class Source:
         """More of what a frozen account owes has arrived, or all of it: pass it on."""
         gift = self._gifts.get(account.device)
         if gift is not None:
-            gift.add(transfer.movable(turn.tx, account.device))
-            self._give(turn, account, gift)
+            self._give(turn, account, self._renewed(turn, account, gift))
 
     def begin(self, turn: Turn) -> None:
         """What was being prepared when the node stopped is not any more; whoever wants it asks again."""
@@ -112,7 +120,7 @@ class Source:
     def undone(self, account: Account) -> None:
         """An account is as it was: what it does not owe after all is not given."""
         gift = self._gifts.get(account.device)
-        if gift is not None and (account.state is not EdgeState.FROZEN or account.target != gift.target):
+        if gift is not None and (account.state is not EdgeState.FROZEN or account.target != gift.transfer.target):
             del self._gifts[account.device]
 
     def duties(self, turn: Turn) -> None:
@@ -123,10 +131,11 @@ class Source:
                 records.set_phase(turn.tx, preparation.handover, "expired")
             else:
                 self._pursue(turn, device, preparation)
-        for device, gift in self._gifts.items():
-            if gift.deadline_ms is not None and gift.deadline_ms <= turn.now.steady_ms:
-                self._send_delta(turn, self._roster.load(turn, device), gift)
-            turn.effects.wake(gift.deadline_ms)
+        for device, gift in list(self._gifts.items()):
+            deadline_ms = gift.transfer.deadline_ms
+            if deadline_ms is not None and deadline_ms <= turn.now.steady_ms:
+                self._give(turn, self._roster.load(turn, device), gift)
+            turn.effects.wake(deadline_ms)
 
     # --- before the device leaves
 
@@ -147,25 +156,26 @@ class Source:
         self.prepare(turn, advise.device, advise.target)
 
     def _pursue(self, turn: Turn, device: NodeName, preparation: _Preparation) -> None:
-        if preparation.transfer is not None:
-            self._send_segments(turn, device, preparation, preparation.transfer)
+        if preparation.gift is not None:
+            self._send_segments(turn, device, preparation, preparation.gift)
         if turn.now.steady_ms >= preparation.due_ms:
             preparation.due_ms = turn.now.steady_ms + self._node.kit.retry_ms
-            if preparation.transfer is None:
+            if preparation.gift is None:
                 self._send_prepare(turn, device, preparation)
-            elif preparation.transfer.complete:
+            elif preparation.gift.transfer.complete:
                 self._send_ready(turn, device, preparation)
         turn.effects.wake(preparation.due_ms)
 
     def _send_prepare(self, turn: Turn, device: NodeName, preparation: _Preparation) -> None:
         account = self._roster.load(turn, device)
-        manifest = transfer.coverage(turn.tx, device)
+        passage = self._passage(turn, device, preparation.target)
+        manifest = passage.manifest
         prepare = Prepare(
             handover=preparation.handover,
             device=device,
             incarnation=account.served[0],
             epoch=account.served[1],
-            streams=transfer.notes(turn.tx, device),
+            streams=passage.originals,
             manifest=manifest,
             root=_root(manifest),
         )
@@ -174,10 +184,10 @@ class Source:
     def _on_prepared(self, turn: Turn, peer: Peer, prepared: Prepared) -> None:
         preparation = self._expected(peer, prepared.handover, prepared.device)
         preparation.nonce = prepared.nonce
-        if preparation.transfer is None:
-            held = transfer.movable(turn.tx, prepared.device)
-            preparation.transfer = Transfer(peer.name, held, self._is_hot(turn))
-        preparation.transfer.acknowledge(prepared.has)
+        if preparation.gift is None:
+            passage = self._passage(turn, prepared.device, peer.name)
+            preparation.gift = _Gift(passage, Transfer(peer.name, passage.ahead, self._is_hot(turn)))
+        preparation.gift.transfer.acknowledge(prepared.has)
         self._step(turn, prepared.device, preparation)
 
     def _on_refused(self, turn: Turn, peer: Peer, refused: Refused) -> None:
@@ -190,23 +200,23 @@ class Source:
         gift = self._gifts.get(ack.device)
         preparation = self._preparations.get(ack.device)
         account = self._roster.load(turn, ack.device)
-        if gift is not None and gift.target == peer.name and (ack.incarnation, ack.epoch) == account.known:
-            gift.acknowledge(ack.has)
+        if gift is not None and gift.transfer.target == peer.name and (ack.incarnation, ack.epoch) == account.known:
+            gift.transfer.acknowledge(ack.has)
             self._give(turn, account, gift)
-        elif not ack.epoch and preparation is not None and preparation.target == peer.name and preparation.transfer:
-            preparation.transfer.acknowledge(ack.has)
+        elif not ack.epoch and preparation is not None and preparation.target == peer.name and preparation.gift:
+            preparation.gift.transfer.acknowledge(ack.has)
             self._step(turn, ack.device, preparation)
 
     def _step(self, turn: Turn, device: NodeName, preparation: _Preparation) -> None:
         preparation.due_ms = turn.now.steady_ms
         self._pursue(turn, device, preparation)
 
-    def _send_segments(self, turn: Turn, device: NodeName, preparation: _Preparation, owed: Transfer) -> None:
-        for message in owed.due(turn.now):
-            sealed = self._sealed(turn, device, owed, message)
+    def _send_segments(self, turn: Turn, device: NodeName, preparation: _Preparation, gift: _Gift) -> None:
+        for message in gift.transfer.due(turn.now):
+            sealed = self._sealed(turn, device, gift, message)
             segments_message = Segments(handover=preparation.handover, device=device, segments=sealed)
             self._tell(turn, preparation.target, segments_message)
-        turn.effects.wake(owed.deadline_ms)
+        turn.effects.wake(gift.transfer.deadline_ms)
 
     def _send_ready(self, turn: Turn, device: NodeName, preparation: _Preparation) -> None:
         target = peers.get(turn.tx, preparation.target)
@@ -217,7 +227,7 @@ class Source:
             handover=preparation.handover,
             target=preparation.target,
             nonce=preparation.nonce,
-            root=_root(transfer.coverage(turn.tx, device)),
+            root=_root(self._passage(turn, device, preparation.target).manifest),
             certificate=target.certificate,
             incarnation=served[0],
             epoch=served[1],
@@ -243,10 +253,10 @@ class Source:
             self._tell(turn, peer.name, told)
             return
         gift = self._gifts.get(token.device)
-        if gift is None or gift.target != peer.name:
-            gift = self._gifts[token.device] = Transfer(peer.name, self._givable(turn, frozen), self._is_hot(turn))
-        gift.hot_told = False
-        gift.acknowledge(fence.has)
+        if gift is None or gift.transfer.target != peer.name:
+            gift = self._begun(turn, frozen, peer.name)
+        gift.transfer.hot_told = False
+        gift.transfer.acknowledge(fence.has)
         self._give(turn, frozen, gift)
 
     def _token(self, turn: Turn, peer: Peer, raw: bytes) -> tuple[AttachToken, Peer]:
@@ -272,34 +282,60 @@ class Source:
         turn.count("handover", "frozen")
         return frozen
 
-    def _givable(self, turn: Turn, account: Account) -> list[StoredSegment]:
-        """Return what the target may get; once it said that it has everything, that is nothing more."""
-        within = account.target is not None and operator_of(account.target) == operator_of(self._node.name)
-        owing = account.state is EdgeState.FROZEN
-        return transfer.movable(turn.tx, account.device) if within and owing else []
+    def _passage(self, turn: Turn, device: NodeName, target: NodeName) -> Passage:
+        node = self._node
+        return Passage(turn.tx, node.kit.identity, node.policy, device, operator_of(target), turn.now.wall_ms)
 
-    def _give(self, turn: Turn, account: Account, gift: Transfer) -> None:
+    def _begun(self, turn: Turn, account: Account, target: NodeName) -> _Gift:
+        """Begin to give what the target may get; once it said that it has everything, that is nothing more."""
+        passage = self._passage(turn, account.device, target)
+        owed = passage.segments if account.state is EdgeState.FROZEN else []
+        gift = self._gifts[account.device] = _Gift(passage, Transfer(target, owed, self._is_hot(turn)))
+        for each in records.rule(turn.tx, account.handover, passage):
+            if each.given_segments:
+                turn.count("given segments", each.action, each.given_segments)
+                turn.count("given rows", each.action, each.given_rows)
+            if each.kept_segments:
+                turn.count("kept segments", each.why, each.kept_segments)
+                turn.count("kept rows", each.why, each.kept_rows)
+        return gift
+
+    def _renewed(self, turn: Turn, account: Account, gift: _Gift) -> _Gift:
+        """Take what arrived here since; or under another policy, begin anew with what that one lets go."""
+        if gift.passage.policy is not self._node.policy:
+            return self._begun(turn, account, gift.transfer.target)
+        passage = self._passage(turn, account.device, gift.transfer.target)
+        gift.transfer.add(passage.segments)
+        renewed = self._gifts[account.device] = _Gift(passage, gift.transfer)
+        return renewed
+
+    def _give(self, turn: Turn, account: Account, gift: _Gift) -> None:
+        if gift.passage.policy is not self._node.policy:
+            gift = self._renewed(turn, account, gift)
         self._send_delta(turn, account, gift)
-        if gift.complete and not account.pending:
-            self._tell(turn, gift.target, self._delta(turn, account, [], hot=True, complete=True))
-        elif gift.hot and not account.cold and not gift.hot_told:
-            gift.hot_told = True
-            self._tell(turn, gift.target, self._delta(turn, account, [], hot=True, complete=False))
+        owed, target = gift.transfer, gift.transfer.target
+        if owed.complete and not account.pending:
+            self._tell(turn, target, self._delta(turn, account, gift, [], hot=True, complete=True))
+        elif owed.hot and not account.cold and not owed.hot_told:
+            owed.hot_told = True
+            self._tell(turn, target, self._delta(turn, account, gift, [], hot=True, complete=False))
 
-    def _send_delta(self, turn: Turn, account: Account, gift: Transfer) -> None:
-        for message in gift.due(turn.now):
+    def _send_delta(self, turn: Turn, account: Account, gift: _Gift) -> None:
+        for message in gift.transfer.due(turn.now):
             sealed = self._sealed(turn, account.device, gift, message)
-            self._tell(turn, gift.target, self._delta(turn, account, sealed, hot=False, complete=False))
-        turn.effects.wake(gift.deadline_ms)
+            self._tell(turn, gift.transfer.target, self._delta(turn, account, gift, sealed, hot=False, complete=False))
+        turn.effects.wake(gift.transfer.deadline_ms)
 
-    def _delta(self, turn: Turn, account: Account, sealed: list[SealedSegment], *, hot: bool, complete: bool) -> Delta:
-        known = streams.of_device(turn.tx, account.device)
-        said = consents.of_streams(turn.tx, [stream.stream for stream in known]) if hot or complete else []
+    def _delta(
+        self, turn: Turn, account: Account, gift: _Gift, sealed: list[SealedSegment], *, hot: bool, complete: bool
+    ) -> Delta:
+        said = consents.of_streams(turn.tx, gift.passage.speakers) if hot or complete else []
         return Delta(
             device=account.device,
             incarnation=account.known[0],
             epoch=account.known[1],
-            streams=transfer.notes(turn.tx, account.device),
+            streams=gift.passage.originals,
+            derived=gift.passage.derived,
             segments=sealed,
             consents=[decode_part(ConsentStatement, each.statement) for each in said],
             hot=hot,
@@ -327,15 +363,13 @@ class Source:
 
     # --- both
 
-    def _sealed(
-        self, turn: Turn, device: NodeName, owed: Transfer, message: list[StoredSegment]
-    ) -> list[SealedSegment]:
+    def _sealed(self, turn: Turn, device: NodeName, gift: _Gift, message: list[StoredSegment]) -> list[SealedSegment]:
         kit = self._node.kit
         keys = accounts.load_keys(turn.tx, kit.vault, device)
         if keys is None:
             raise HandoverError(f"{device} gave {self._node.name} no session key to move its state under")
-        sealed, unreadable = transfer.reseal(turn.tx, kit.vault, keys.session, message, kit.entropy)
-        owed.give_up(unreadable)
+        sealed, unreadable = gift.passage.seal(turn.tx, kit.vault, keys.session, message, kit.entropy)
+        gift.transfer.give_up(unreadable)
         turn.count("handover", "unreadable", len(unreadable))
         return sealed
 

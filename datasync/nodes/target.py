@@ -5,7 +5,7 @@ session keys: the edge fences the previous edges, becomes active when their hot 
 pulls the rest behind, and tells source and registrar until they confirm.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from datasync.domain import limits
@@ -13,7 +13,7 @@ from datasync.domain.errors import HandoverError, NotAttached, SignerForeign
 from datasync.domain.ids import HandoverId, NodeName, StreamId, operator_of
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
-from datasync.handover import accounts, machine, tokens, transfer
+from datasync.handover import accounts, conditions, machine, tokens, transfer
 from datasync.handover.machine import Account, Duties
 from datasync.handover.states import EdgeState
 from datasync.nodes import records
@@ -38,12 +38,16 @@ from datasync.protocol.messages import (
     SegmentsAck,
     Superseded,
 )
-from datasync.protocol.parts import AttachToken, SessionKeys, decode_part
+from datasync.protocol.parts import AttachToken, SealedSegment, SessionKeys, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import handovers, revisions, segments, streams
+from datasync.store import handovers, revisions, segments, streams, terms
 from datasync.store.segments import State
+from datasync.store.streams import Stream
 from datasync.sync.sender import Sender
+
+EXPIRY_LOOK_MS = 60_000
+"""How often at least to look for what has expired: the wall clock may have been set meanwhile."""
 
 
 class Target:
@@ -56,6 +60,7 @@ class Target:
         self._source = source
         self._challenge = challenge
         self._forwarding = forwarding
+        self._expiry_due_ms = 0
         node.on(Prepare, self._on_prepare, Role.EDGE)
         node.on(Segments, self._on_segments, Role.EDGE)
         node.on(Attach, self._on_attach, Role.DEVICE)
@@ -70,12 +75,29 @@ class Target:
             self._expire(turn, account)
         for account, owed in self._roster.due(turn):
             self._pursue(turn, account, owed, cloud)
+        self._roster.erase_what_was_left(turn)
+        self._expire_derived(turn)
+
+    def give_way(self, turn: Turn, originals: Mapping[StreamId, RangeSet]) -> None:
+        """Original rows are here: what another operator's edge made of them goes."""
+        if replaced := conditions.give_way(turn.tx, originals):
+            turn.count("derived segments", "replaced", replaced)
+
+    def _expire_derived(self, turn: Turn) -> None:
+        """Erase what the terms of other operators let this edge keep no longer."""
+        if turn.now.steady_ms >= self._expiry_due_ms:
+            if gone := conditions.expire(turn.tx, self._node.kit.vault, turn.now):
+                turn.count("derived segments", "expired", gone)
+            next_ms = terms.next_expiry_ms(turn.tx)
+            wait_ms = EXPIRY_LOOK_MS if next_ms is None else max(0, next_ms - turn.now.wall_ms)
+            self._expiry_due_ms = turn.now.steady_ms + min(wait_ms, EXPIRY_LOOK_MS)
+        turn.effects.wake(self._expiry_due_ms)
 
     # --- before the device comes
 
     def _on_prepare(self, turn: Turn, peer: Peer, prepare: Prepare) -> None:
         if peer.operator != operator_of(self._node.name):
-            raise HandoverError(f"the policy moves nothing from {peer.name} to {self._node.name}")
+            raise HandoverError(f"{peer.name} is another operator's: what it may give comes when the device has come")
         account = self._roster.load(turn, prepare.device)
         self._roster.check_room(account)
         nonce, order = self._node.kit.entropy(16), (prepare.incarnation, prepare.epoch)
@@ -147,6 +169,7 @@ class Target:
 
     def _on_delta(self, turn: Turn, peer: Peer, delta: Delta) -> None:
         account = self._awaited(turn, peer, delta)
+        conditions.take(turn.tx, delta.device, delta.derived, turn.now)
         known = transfer.know(turn.tx, delta.device, delta.streams, turn.now)
         keys = accounts.load_keys(turn.tx, self._node.kit.vault, delta.device)
         if keys is not None:
@@ -154,9 +177,10 @@ class Target:
         visible = account.state is EdgeState.ACTIVE
         readable = [each for each in delta.segments if self._node.kit.vault.has(each.stream, each.key_id)]
         turn.count("handover", "unreadable", len(delta.segments) - len(readable))
-        count, rows = transfer.arrive(turn.tx, known, readable, visible=visible)
+        count, rows = self._arrive(turn, known, delta.device, readable, visible=visible)
         take_consents(turn.tx, self._node.place, delta.consents, known)
         records.add_up(turn.tx, account.handover, count, rows, sum(len(each.body) for each in readable))
+        records.take(turn.tx, account.handover, delta.derived)
         has = transfer.coverage(turn.tx, delta.device)
         ack = SegmentsAck(device=delta.device, incarnation=delta.incarnation, epoch=delta.epoch, has=has)
         if delta.segments:
@@ -164,6 +188,27 @@ class Target:
         self._progress(turn, account, machine.received(account, peer.name, hot=delta.hot, complete=delta.complete))
         if count and account.state is EdgeState.FROZEN:
             self._source.feed(turn, self._roster.load(turn, delta.device))
+
+    def _arrive(
+        self,
+        turn: Turn,
+        known: Mapping[StreamId, Stream],
+        device: NodeName,
+        sealed: Sequence[SealedSegment],
+        *,
+        visible: bool,
+    ) -> tuple[int, int]:
+        """Store what is new of what a source gave; where originals came, what stands for them gives way."""
+        held_on = terms.of_device(turn.tx, device)
+        rivals = conditions.rivals(held_on)
+        arrived = transfer.arrive(turn.tx, known, sealed, visible=visible, rivals=rivals)
+        if held_on:
+            self._expiry_due_ms = turn.now.steady_ms
+            numbers: dict[StreamId, RangeSet] = {}
+            for each in sealed:
+                numbers[each.stream] = numbers.get(each.stream, RangeSet()).add(each.seq_first, each.seq_last)
+            self.give_way(turn, numbers)
+        return arrived
 
     def _on_superseded(self, turn: Turn, peer: Peer, message: Superseded) -> None:
         account = self._awaited(turn, peer, message)

@@ -16,6 +16,7 @@ from datasync.protocol.parts import (
     Consents,
     Counter,
     Coverage,
+    DerivedStreams,
     Digest,
     HexId,
     Model,
@@ -164,7 +165,8 @@ class Fence(Message):
 class Delta(Message):
     """Source to target after the freeze: what it lacks, the hot set first.
 
-    ``hot`` and ``complete`` say that nothing of the hot set, or nothing at all, is left to send.
+    ``hot`` and ``complete`` say that nothing of the hot set, or nothing at all, is left to send. ``derived`` streams
+    were made by the source for the target's operator, in the place of originals that may not move.
     """
 
     t: Literal["delta"] = "delta"
@@ -172,6 +174,7 @@ class Delta(Message):
     incarnation: Counter
     epoch: Counter
     streams: StreamNotes
+    derived: DerivedStreams
     segments: SealedSegments
     consents: Consents
     hot: bool

@@ -101,6 +101,22 @@ class StreamNote(Model):
     tier: Annotated[int, Field(ge=0, le=2)]
 
 
+class DerivedStream(StreamNote):
+    """A stream that a giver made of an original one for the receiving operator, and the terms on which it gives it.
+
+    ``purposes`` None: for all; ``retain_ms`` from the time of capture, None: for ever; ``onward``: it may be given on.
+    ``rule`` of the policy's ``revision`` says so, None: none does.
+    """
+
+    stands_for: Stream
+    purposes: Annotated[list[Name], Field(max_length=limits.CONSENTS_PER_DEVICE_MAX)] | None
+    retain_ms: Annotated[int, Field(ge=0, lt=1 << 46)] | None
+    onward: bool
+    operator: Name
+    rule: Name | None
+    revision: Counter
+
+
 class SealedSegment(Model):
     """A segment in handover: its metadata, and its body under a key that only the device can give."""
 
@@ -145,6 +161,7 @@ class ConsentKey(Model):
 
 Consents = Annotated[list[ConsentStatement], Field(max_length=1024)]
 StreamNotes = Annotated[list[StreamNote], Field(max_length=limits.STREAMS_PER_DEVICE_MAX)]
+DerivedStreams = Annotated[list[DerivedStream], Field(max_length=limits.STREAMS_PER_DEVICE_MAX)]
 SealedSegments = Annotated[list[SealedSegment], Field(max_length=limits.SEGMENTS_PER_MESSAGE_MAX)]
 SignedSegments = Annotated[list[bytes], Field(max_length=limits.SEGMENTS_PER_MESSAGE_MAX)]
 

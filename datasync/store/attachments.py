@@ -68,6 +68,13 @@ def owing(tx: Connection) -> list[Attachment]:
     return [_attachment(row) for row in tx.execute(select(_T).where(_T.c.owes).order_by(_T.c.device))]
 
 
+def with_streams(tx: Connection, states: Iterable[str]) -> list[str]:
+    """Return the devices in the given states of which this node knows a stream."""
+    streams = tables.streams
+    query = select(_T.c.device).join(streams, streams.c.device == _T.c.device).where(_T.c.state.in_(list(states)))
+    return list(tx.scalars(query.distinct().order_by(_T.c.device)))
+
+
 def delete(tx: Connection, device: str) -> None:
     """Forget the device's attachment."""
     tx.execute(sql_delete(_T).where(_T.c.device == device))

@@ -268,6 +268,17 @@ def delete(tx: Connection, streams: Iterable[StreamId]) -> int:
     return tx.execute(sql_delete(_T).where(_T.c.stream_id.in_(list(streams)))).rowcount
 
 
+def delete_these(tx: Connection, ids: Iterable[int]) -> int:
+    """Delete the segments with these ids with their bodies; return how many there were."""
+    return tx.execute(sql_delete(_T).where(_T.c.id.in_(list(ids)))).rowcount
+
+
+def waiting_streams(tx: Connection, streams: Iterable[StreamId]) -> set[StreamId]:
+    """Return those of the streams that have segments still to be sent."""
+    waits = and_(_T.c.stream_id.in_(list(streams)), _T.c.state == int(State.WAITING))
+    return set(tx.scalars(select(_T.c.stream_id).where(waits).distinct()))
+
+
 def counts(tx: Connection) -> list[Count]:
     """Return what there is, by collection and tier. Reads all metadata: for status pages, not for each message."""
     sums = (func.count(), func.sum(_T.c.rows), func.sum(_T.c.bytes))

@@ -17,8 +17,11 @@ from datasync.domain.ids import StreamId
 from datasync.store import tables
 
 _T, _S = tables.terms, tables.segments
-_COUNTER_BITS = 16
-"""Of a packed hybrid time; the bits above are milliseconds."""
+PAGE_SEGMENTS = 1_000
+"""Segments that are looked at in one transaction."""
+
+_CAPTURED_MS = _S.c.captured // (1 << 16)
+"""A packed hybrid time has its counter in the lower 16 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +78,17 @@ def delete(tx: Connection, streams: Iterable[StreamId]) -> None:
 
 
 def expired(tx: Connection, now_ms: int) -> list[tuple[StreamId, int]]:
-    """Return the segments that are held no longer from this wall time on, as stream and id."""
+    """Return segments whose time is over at this wall time, as stream and id; some of them, when there are many."""
     joined = select(_S.c.stream_id, _S.c.id).join_from(_T, _S, _S.c.stream_id == _T.c.stream_id)
-    return [(row.stream_id, row.id) for row in tx.execute(joined.where(~_is_kept(now_ms)))]
+    return [(row.stream_id, row.id) for row in tx.execute(joined.where(~_is_kept(now_ms)).limit(PAGE_SEGMENTS))]
 
 
 def next_expiry_ms(tx: Connection) -> int | None:
     """Return the wall time at which the next segment expires."""
-    ends = func.min(_S.c.captured + _T.c.retain_ms * (1 << _COUNTER_BITS))
+    ends = func.min(_CAPTURED_MS + _T.c.retain_ms)
     limited = _T.c.retain_ms.is_not(None)
     first = tx.scalar(select(ends).join_from(_T, _S, _S.c.stream_id == _T.c.stream_id).where(limited))
-    return None if first is None else (int(first) >> _COUNTER_BITS) + 1
+    return None if first is None else int(first) + 1
 
 
 def allows(purpose: str, now_ms: int) -> ColumnElement[bool]:
@@ -97,7 +100,7 @@ def allows(purpose: str, now_ms: int) -> ColumnElement[bool]:
 
 
 def _is_kept(now_ms: int) -> ColumnElement[bool]:
-    return _T.c.retain_ms.is_(None) | (_S.c.captured >= (now_ms - _T.c.retain_ms) * (1 << _COUNTER_BITS))
+    return _T.c.retain_ms.is_(None) | (_CAPTURED_MS + _T.c.retain_ms >= now_ms)
 
 
 def _text(purposes: frozenset[str]) -> str:

@@ -25,12 +25,13 @@ from datasync.policy.decide import ViewRules, view_rules
 from datasync.policy.loading import load
 from datasync.policy.transforms import Step
 from datasync.store import tables
-from datasync.views import consent
+from datasync.views import consent, terms
 from datasync.views.layers import Sources
 from datasync.views.pruning import Pruning, pruning
 
-CONSENT, TIME = "consent", "time"
-"""What is asked of a segment's metadata: whether the subject allows it, and whether it is late enough."""
+CONSENT, TERMS, TIME = "consent", "terms", "time"
+"""What is asked of a segment's metadata: whether the subject allows it, whether the operator does who gave it, and
+whether it is late enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class ViewPlan:
         """Return by name what holds for the metadata (``tables.segments``) of every segment that may be shown."""
         return {
             CONSENT: (consent.condition(self.rules.consent, self.rules.purpose),),
+            TERMS: (terms.condition(self.rules.purpose, now),),
             TIME: self.pruning.conditions(now),
         }
 

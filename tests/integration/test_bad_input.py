@@ -149,7 +149,9 @@ def test_another_devices_topic_is_closed_to_a_device(stage) -> None:
 def hint() -> Delta:
     """Return a message that only an edge may send."""
     device = node_name("watch-0")
-    return Delta(device=device, incarnation=0, epoch=1, streams=[], segments=[], consents=[], hot=True, complete=True)
+    return Delta(
+        device=device, incarnation=0, epoch=1, streams=[], derived=[], segments=[], consents=[], hot=True, complete=True
+    )
 
 
 def test_a_device_may_not_speak_as_an_edge(stage) -> None:

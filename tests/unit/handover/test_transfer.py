@@ -186,7 +186,7 @@ def held_at_source(tx: Connection, vault: Vault) -> list[StoredSegment]:
             made.append(new_segment(number, tier, name, body, state))
     segments.append(tx, made)
     streams.put_have(tx, {PUBLIC: RangeSet.of([(0, 1)]), PRIVATE: RangeSet.of([(0, 1)])})
-    return transfer.movable(tx, WATCH)
+    return segments.page(tx, after_id=0, limit=100)
 
 
 def new_segment(number: int, tier: Tier, name: str, body: bytes, state: State) -> NewSegment:
@@ -244,7 +244,7 @@ def test_what_a_target_was_given_can_be_read_once_it_has_the_session_key(
     with there.write() as target:
         known = transfer.know(target, WATCH, NOTES, T0)
         assert transfer.arrive(target, known, sent, visible=False) == (4, 4)
-        arrived = transfer.movable(target, WATCH)
+        arrived = segments.page(target, after_id=0, limit=100)
         bodies = segments.bodies(target, [each.id for each in arrived])
         assert not any(other_vault.has(each.stream, each.key_id) for each in arrived)
         transfer.adopt(other_vault, SessionKeys(session=b"x" * 32, previous={CBD: [SESSION]}), known, T0)
@@ -256,7 +256,7 @@ def test_what_a_target_was_given_can_be_read_once_it_has_the_session_key(
         }
     there.close()
     assert read == {(number, tier): f"{number} {tier}".encode() for number in (0, 1) for tier in (0, 1)}
-    before = {(each.stream, each.seq_first): each for each in transfer.movable(tx, WATCH)}
+    before = {(each.stream, each.seq_first): each for each in segments.page(tx, after_id=0, limit=100)}
     for each in arrived:
         origin = before[each.stream, each.seq_first]
         same = ("collection", "seq_last", "rows", "captured", "time_min_ms", "time_max_ms", "meta", "hash")
@@ -280,7 +280,7 @@ def test_only_what_becomes_visible_is_owed_to_the_cloud_and_only_what_it_lacks(t
     transfer.arrive(
         tx, transfer.know(tx, WATCH, [], T0), [sealed(1), sealed(1, PRIVATE), sealed(2, safe=True)], visible=True
     )
-    states = {(each.stream, each.seq_first): each.state for each in transfer.movable(tx, WATCH)}
+    states = {(each.stream, each.seq_first): each.state for each in segments.page(tx, after_id=0, limit=100)}
     assert states == {
         (PUBLIC, 0): State.LOCAL,
         (PRIVATE, 0): State.LOCAL,
@@ -314,18 +314,18 @@ def test_of_segments_of_which_one_does_not_fit_none_is_stored(
     tx: Connection, bad: SealedSegment, error: type[Exception]
 ) -> None:
     transfer.arrive(tx, transfer.know(tx, WATCH, NOTES, T0), [sealed(1)], visible=True)
-    before = transfer.movable(tx, WATCH)
+    before = segments.page(tx, after_id=0, limit=100)
     known = transfer.know(tx, WATCH, [], T0)
     with pytest.raises(error):
         transfer.arrive(tx, known, [sealed(7), bad], visible=True)
-    assert transfer.movable(tx, WATCH) == before
+    assert segments.page(tx, after_id=0, limit=100) == before
     assert transfer.coverage(tx, WATCH)[PUBLIC] == RangeSet.of([(1, 1)])
 
 
 def test_streams_are_noted_once_and_told_on(tx: Connection) -> None:
     assert set(transfer.know(tx, WATCH, NOTES, T0)) == {PUBLIC, PRIVATE}
     assert set(transfer.know(tx, WATCH, NOTES[:1], T0)) == {PUBLIC, PRIVATE}
-    assert transfer.notes(tx, WATCH) == list(NOTES)
+    assert [each.public_key for each in streams.of_device(tx, WATCH)] == [note.public_key for note in NOTES]
 
 
 @pytest.mark.parametrize(
@@ -354,6 +354,6 @@ def test_what_came_ahead_from_an_edge_that_the_device_did_not_leave_is_dropped(t
     transfer.arrive(tx, known, [sealed(1), foreign, sealed(4)], visible=False)
     transfer.adopt(vault, SessionKeys(session=b"x" * 32, previous={CBD: [SESSION]}), known, T0)
     assert transfer.drop_unreadable(tx, vault, WATCH) == 1
-    assert [each.seq_first for each in transfer.movable(tx, WATCH)] == [1, 4]
+    assert [each.seq_first for each in segments.page(tx, after_id=0, limit=100)] == [1, 4]
     assert transfer.coverage(tx, WATCH)[PUBLIC] == RangeSet.of([(1, 1), (4, 4)])
     assert transfer.drop_unreadable(tx, vault, WATCH) == 0

@@ -38,7 +38,7 @@ def row(site, number, tier=EDGE, device="watch-1"):
 def test_a_segment_that_is_seen_passes_every_step(edge, trip):
     edge.capture("watch-1", [trip(), trip("school_bus")])
     answer = ask(edge, "router", edge.stored(EDGE)[0].id)
-    steps = ["policy", "stored", "layer", "consent", "time", "constants", "content", "columns", "rows", "rules"]
+    steps = ["policy", "stored", "layer", "consent", "terms", "time", "constants", "content", "columns", "rows", "rules"]
     assert [(step.name, step.code) for step in answer.steps] == [(name, "") for name in steps]
     assert (answer.code, answer.collection, answer.columns) == ("SEEN", "trips", ("started", "speed", "mode"))
     assert [(each.rule, each.rows, each.failed) for each in answer.rules] == [("R2", 2, None)]
