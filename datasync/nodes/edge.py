@@ -25,6 +25,7 @@ from datasync.nodes.consenting import take_consents
 from datasync.nodes.forwarding import Forwarding
 from datasync.nodes.gateway import Gateway
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.roster import Patience, Roster
 from datasync.nodes.source import BACKBONE, DEVICES, Source
@@ -74,6 +75,7 @@ class EdgeNode(Node):
         self._source = Source(self, self._roster)
         self._target = Target(self, self._roster, self._source, self._challenge, self._forwarding.sender)
         self._gateway = Gateway(self, self._roster)
+        self._retention = Retention(self)
         self._rollout = Rollout(self, operator_of(settings.cloud), finish=lambda _: None, pass_on=self._pass_on_policy)
         self._cloud: Peer | None = None
         self.on(Upload, self._on_upload, Role.DEVICE)
@@ -151,7 +153,7 @@ class EdgeNode(Node):
             self._source.undone(account)
 
     def duties(self, turn: Turn) -> None:
-        """Renew the beacon, send again what is owed, forward to the cloud."""
+        """Renew the beacon, send again what is owed, forward to the cloud, let go what is too old."""
         if self._challenge.renew(turn.tx, turn.now):
             for link in (DEVICES, BACKBONE):
                 self._send_beacon(turn, link)
@@ -159,6 +161,7 @@ class EdgeNode(Node):
         self._source.duties(turn)
         if self._cloud is not None:
             self._forwarding.duties(turn, self._cloud)
+        self._retention.duties(turn)
         turn.effects.wake(self._challenge.deadline_ms)
         turn.effects.wake(self._roster.deadline_ms)
 
