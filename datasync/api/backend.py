@@ -82,6 +82,10 @@ class Backend(Protocol):
         """Do the same with a policy that was signed elsewhere. Raises MessageError and its kinds, PolicyError."""
         ...
 
+    async def say_consent(self, purpose: str, given: bool) -> None:
+        """Note, at a device, that its subject allows a purpose or no longer does. Raises NotFound, PolicyMissing."""
+        ...
+
     async def start_handover(self, device: str, target: str) -> None:
         """Begin to move a device to another edge. Raises NotFound or HandoverError when that cannot be."""
         ...

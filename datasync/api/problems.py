@@ -53,6 +53,7 @@ class NotReady(errors.RequestError):
 STATUS: Mapping[type[errors.DatasyncError], HTTPStatus] = {
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.ConsentForeign: HTTPStatus.FORBIDDEN,
     errors.AccessDenied: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.CollectionUnknown: HTTPStatus.NOT_FOUND,

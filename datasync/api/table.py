@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from datasync.api import admin, explain, models, node, views, why
+from datasync.api import admin, consent, explain, models, node, views, why
 from datasync.api.access import Access
 from datasync.api.problems import NotAcceptable, NotReady
 from datasync.api.routes import Content, Route
@@ -10,6 +10,7 @@ from datasync.domain.errors import (
     AccessDenied,
     Busy,
     Conflict,
+    ConsentForeign,
     HandoverError,
     MessageError,
     NotFound,
@@ -186,6 +187,26 @@ ROUTES = (
         status=HTTPStatus.CREATED,
         answer=Content(model=models.Activated),
         errors=(PolicyError, PolicyRevisionStale, PolicyRevisionConflict, PolicyKeyMissing, MessageError),
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/consents",
+        summary="What subjects allow and forbid, by stream and purpose, of all or of one device or stream.",
+        handle=consent.list_consents,
+        access=Access.ADMIN,
+        parameters=consent.ConsentPage,
+        answer=Content(model=consent.Consents),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/admin/consents/{purpose}",
+        summary="Say, at a device alone, whether its subject allows a purpose; it holds from the next batch on.",
+        handle=consent.state_consent,
+        access=Access.ADMIN,
+        parameters=consent.ConsentPath,
+        body=Content(model=consent.Choice),
+        answer=Content(model=consent.SaidConsent),
+        errors=(ConsentForeign, NotFound, Conflict, PolicyMissing),
     ),
     Route(
         method="GET",

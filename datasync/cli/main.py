@@ -19,6 +19,7 @@ COMMANDS = {
     "policy": ("datasync.cli.policy", "check, test and explain a policy file"),
     "enroll": ("datasync.cli.enroll", "make authorities, nodes' identities, and workers' and administrators' tokens"),
     "view": ("datasync.cli.view", "read what a worker may see of a collection"),
+    "consent": ("datasync.cli.consent", "list what subjects allow; at a device, give and withdraw consent"),
     "status": ("datasync.cli.status", "show a node: policy, devices, edges, handovers"),
     "handover": ("datasync.cli.handover", "start, list and show handovers"),
     "audit": ("datasync.cli.audit", "show the log of what was read, and find any change in it"),

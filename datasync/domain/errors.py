@@ -278,6 +278,12 @@ class Forbidden(RequestError):
     code = "FORBIDDEN"
 
 
+class ConsentForeign(RequestError):
+    """Only the subject's own device may say what the subject allows."""
+
+    code = "CONSENT_FOREIGN"
+
+
 class NotFound(RequestError):
     """There is no such thing here."""
 

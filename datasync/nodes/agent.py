@@ -27,7 +27,7 @@ from datasync.nodes.device import DeviceNode
 from datasync.nodes.local_view import LocalView
 from datasync.nodes.node import Change, ConsentInput, Input, Move, Record
 from datasync.nodes.recording import pieces
-from datasync.nodes.run import Opened, device_shell, offer_policy, opened, sole
+from datasync.nodes.run import Opened, device_api, device_shell, offer_policy, opened, sole
 from datasync.nodes.shell import Shell, system_clock
 from datasync.policy.compiled import Policy
 from datasync.policy.projection import to_batch
@@ -203,7 +203,7 @@ class Device:
     async def _main(self) -> None:
         with opened(self._config, Role.DEVICE) as base:
             shell = device_shell(self._config, base)
-            async with asyncio.TaskGroup() as tasks:
+            async with device_api(self._config, base, shell), asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(shell.run())
                 await shell.started.wait()
                 await offer_policy(shell, self._config)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from datasync.domain.clock import Instant
 from datasync.domain.ids import NodeName, node_name, operator_of
 from datasync.domain.tiers import Place
-from datasync.nodes.node import Activate, Change, Install, StartHandover
+from datasync.nodes.node import Activate, Change, ConsentInput, Install, StartHandover
 from datasync.nodes.shell import Shell, system_clock
 from datasync.policy.compiled import Policy
 from datasync.security.vault import Vault
@@ -60,7 +60,8 @@ class NodeBackend:
             missing.append(self._shell.trouble)
         if self.policy() is None:
             missing.append("POLICY_MISSING")
-        missing += [f"LINK_DOWN_{name.upper()}" for name in self._shell.node.subscriptions if not self._is_up(name)]
+        fixed = [name for name in self._shell.node.subscriptions if name]  # a device does its work without its edge
+        missing += [f"LINK_DOWN_{name.upper()}" for name in fixed if not self._is_up(name)]
         return missing
 
     async def write(self, change: Callable[[Connection], T]) -> T:
@@ -77,6 +78,10 @@ class NodeBackend:
         """Check, store, activate and pass on a signed policy. Raises MessageError and its kinds, PolicyError."""
         policy: Policy = await self._shell.ask(lambda ticket: Install(ticket, bundle))
         return policy
+
+    async def say_consent(self, purpose: str, given: bool) -> None:
+        """Note, at a device, that its subject allows a purpose or no longer does. Raises NotFound, PolicyMissing."""
+        await self._shell.ask(lambda ticket: ConsentInput(ticket, purpose, given))
 
     async def start_handover(self, device: str, target: str) -> None:
         """Begin to move a device to another edge. Raises NotFound or HandoverError when that cannot be."""

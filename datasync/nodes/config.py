@@ -133,6 +133,40 @@ class Http(Section):
     port: int = Field(default=8080, ge=0, le=65_535)
 
 
+class Administered(Section):
+    """Whom the HTTP API takes for the administrator."""
+
+    admin_token_hash: TokenHash | None = None
+    """SHA-256 of the administrator's token, as ``datasync enroll admin`` prints it."""
+    admin_token_file: FilePath | None = None
+    """A file that holds the administrator's token itself."""
+
+    @model_validator(mode="after")
+    def _one_admin_token(self) -> Self:
+        if (self.admin_token_hash is None) == (self.admin_token_file is None):
+            raise ValueError("give one of admin_token_hash and admin_token_file; `datasync enroll admin` makes a token")
+        return self
+
+    def admin_hash(self) -> str:
+        """Return the hash of the administrator's token, 64 hexadecimal digits. Raises ConfigError."""
+        if self.admin_token_hash is not None:
+            return self.admin_token_hash
+        if self.admin_token_file is None:
+            raise AssertionError("a configuration has one of the two")
+        token = read_file(self.admin_token_file).decode(errors="replace").strip()
+        if len(token) < 32:
+            raise ConfigError(
+                "an administrator's token has at least 32 characters",
+                where=str(self.admin_token_file),
+                fix="make one with: datasync enroll admin",
+            )
+        return token_hash(token)
+
+
+class Api(Http, Administered):
+    """The HTTP API of a device, which has none unless this section is there."""
+
+
 class NodeConfig(Section):
     """What every kind of node has."""
 
@@ -170,6 +204,7 @@ class DeviceConfig(NodeConfig):
     capture: Capture = Capture()
     meta: dict[str, str | int | float | bool] = Field(default_factory=dict, max_length=META_ENTRIES_MAX)
     """The device's constants, such as its region; the policy says which of them a collection's segments carry."""
+    api: Api | None = None
 
     @model_validator(mode="after")
     def _edges_known(self) -> Self:
@@ -188,37 +223,12 @@ class DeviceConfig(NodeConfig):
         return next((edge for edge in self.edges if edge.name == self.home), self.edges[0])
 
 
-class ServerConfig(NodeConfig):
+class ServerConfig(NodeConfig, Administered):
     """What edges and clouds have."""
 
     broker: Url
     """The node's own broker."""
     http: Http = Http()
-    admin_token_hash: TokenHash | None = None
-    """SHA-256 of the administrator's token, as ``datasync enroll admin`` prints it."""
-    admin_token_file: FilePath | None = None
-    """A file that holds the administrator's token itself."""
-
-    @model_validator(mode="after")
-    def _one_admin_token(self) -> Self:
-        if (self.admin_token_hash is None) == (self.admin_token_file is None):
-            raise ValueError("give one of admin_token_hash and admin_token_file; `datasync enroll admin` makes a token")
-        return self
-
-    def admin_hash(self) -> str:
-        """Return the hash of the administrator's token, 64 hexadecimal digits. Raises ConfigError."""
-        if self.admin_token_hash is not None:
-            return self.admin_token_hash
-        if self.admin_token_file is None:
-            raise AssertionError("a configuration has one of the two")
-        token = read_file(self.admin_token_file).decode(errors="replace").strip()
-        if len(token) < 32:
-            raise ConfigError(
-                "an administrator's token has at least 32 characters",
-                where=str(self.admin_token_file),
-                fix="make one with: datasync enroll admin",
-            )
-        return token_hash(token)
 
 
 class EdgeConfig(ServerConfig):

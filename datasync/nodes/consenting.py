@@ -18,8 +18,8 @@ from datasync.policy.problems import nearest
 from datasync.protocol import cbor
 from datasync.protocol.parts import ConsentKey, ConsentStatement, decode_part
 from datasync.security import points
-from datasync.store import consents, registers, streams
-from datasync.store.consents import Consent
+from datasync.store import consents, streams
+from datasync.store.consents import Consent, Said
 from datasync.store.segments import State
 from datasync.store.streams import Stream
 from datasync.sync.capture import own_streams
@@ -58,23 +58,23 @@ class Voice:
         self._repeated: set[str] = set()
 
     def say(self, turn: Turn, purpose: str, given: bool) -> None:
-        """Allow a purpose of the policy, or no longer allow it, from now on.
+        """Allow a purpose of the policy, or ``roaming``, from now on, or no longer allow it.
 
         Raises PolicyMissing, NotFound, and Conflict when there are more consents than move in one message.
         """
         policy = self._node.policy
         if policy is None:
             raise PolicyMissing("there is no policy yet that says what may be allowed")
-        if purpose not in policy.purposes:
-            raise NotFound(f"the policy has no purpose {purpose!r}", fix=nearest(purpose, policy.purposes))
-        stamp = self._node.stamp(turn.now).pack()
-        said = registers.get(turn.tx, _SAID, {}) | {purpose: [given, stamp]}
+        if purpose not in policy.basis:
+            raise NotFound(f"the policy has no purpose {purpose!r}", fix=nearest(purpose, policy.basis))
+        now = Said(given, self._node.stamp(turn.now))
+        said = consents.said(turn.tx) | {purpose: now}
         known = streams.of_device(turn.tx, self._node.name)
         if len(said) * len(known) > limits.CONSENTS_PER_DEVICE_MAX:
             raise Conflict(f"{len(known)} streams have consents for {len(said) - 1} purposes already")
-        registers.put(turn.tx, _SAID, said)
+        consents.put_said(turn.tx, said)
         for stream in known:
-            self._state(turn, stream, purpose, given, stamp)
+            self._state(turn, stream, purpose, now)
 
     def repeat(self, turn: Turn, collection: str) -> None:
         """Say again, for the streams of a collection that rows were captured of, what was said before they were."""
@@ -82,8 +82,8 @@ class Voice:
             return
         self._repeated.add(collection)
         for stream in own_streams(turn.tx, self._node.name, collection).values():
-            for purpose, (given, stamp) in registers.get(turn.tx, _SAID, {}).items():
-                self._state(turn, stream, purpose, given, stamp)
+            for purpose, said in consents.said(turn.tx).items():
+                self._state(turn, stream, purpose, said)
 
     def tell_again(self, turn: Turn) -> None:
         """Let everything be sent again: the edge that had it may be gone, and another one serves the device."""
@@ -101,10 +101,14 @@ class Voice:
         """Under another policy a collection may have other streams."""
         self._repeated.clear()
 
-    def _state(self, turn: Turn, stream: Stream, purpose: str, given: bool, stamp: int) -> None:
+    def _state(self, turn: Turn, stream: Stream, purpose: str, said: Said) -> None:
         key = self._node.kit.identity.stream_key(stream.collection, stream.tier, stream.generation)
         unsigned = ConsentStatement(
-            public_key=stream.public_key, purpose=purpose, given=given, stamp=stamp, signature=bytes(64)
+            public_key=stream.public_key,
+            purpose=purpose,
+            given=said.given,
+            stamp=said.stamp.pack(),
+            signature=bytes(64),
         )
         statement = unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes())})
         state = State.LOCAL if stream.tier is Tier.USER_PRIVATE else State.WAITING

@@ -22,7 +22,7 @@ from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName, operator_of
 from datasync.nodes.backend import NodeBackend
 from datasync.nodes.cloud import CloudNode
-from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, NodeConfig, ServerConfig
+from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, Http, NodeConfig, ServerConfig
 from datasync.nodes.device import Beacons, DeviceNode, DeviceSettings
 from datasync.nodes.edge import EdgeNode, EdgeSettings
 from datasync.nodes.node import Activate, Kit, Node
@@ -118,7 +118,7 @@ def device_shell(config: DeviceConfig, base: Opened) -> Shell:
 async def _device(config: DeviceConfig) -> None:
     with opened(config, Role.DEVICE) as base:
         shell = device_shell(config, base)
-        async with asyncio.TaskGroup() as tasks:
+        async with device_api(config, base, shell), asyncio.TaskGroup() as tasks:
             tasks.create_task(shell.run())
             await shell.started.wait()
             await offer_policy(shell, config)
@@ -156,11 +156,22 @@ async def _serve(config: ServerConfig, base: Opened, build: Callable[[], Node], 
 
     shell = Shell(build, base.database, dial, tuple(links), base.registry)
     backend = NodeBackend(shell, base.database, base.kit.vault, base.registry, config.admin_hash())
-    async with _broker(config.broker), _http(config, backend), asyncio.TaskGroup() as tasks:
+    async with _broker(config.broker), _http(config.http, backend), asyncio.TaskGroup() as tasks:
         tasks.create_task(shell.run())
         await shell.started.wait()
         await offer_policy(shell, config)
         _log.info("%s serves on http://%s:%s", base.kit.identity.name, config.http.host, config.http.port)
+
+
+@asynccontextmanager
+async def device_api(config: DeviceConfig, base: Opened, shell: Shell) -> AsyncIterator[None]:
+    """Serve a device's HTTP API, if it is to have one. Raises ConfigError."""
+    if config.api is None:
+        yield
+        return
+    backend = NodeBackend(shell, base.database, base.kit.vault, base.registry, config.api.admin_hash())
+    async with _http(config.api, backend):
+        yield
 
 
 async def offer_policy(shell: Shell, config: NodeConfig) -> None:
@@ -184,11 +195,11 @@ async def _broker(broker: Broker) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _http(config: ServerConfig, backend: NodeBackend) -> AsyncIterator[None]:
+async def _http(config: Http, backend: NodeBackend) -> AsyncIterator[None]:
     runner = web.AppRunner(application(backend), access_log=None, shutdown_timeout=SHUTDOWN_S_MAX)
     await runner.setup()
     try:
-        await _listen(web.TCPSite(runner, config.http.host, config.http.port))
+        await _listen(web.TCPSite(runner, config.host, config.port))
         yield
     finally:
         await runner.cleanup()
@@ -198,7 +209,9 @@ async def _listen(site: web.TCPSite) -> None:
     try:
         await site.start()
     except OSError as error:
-        raise ConfigError(f"cannot listen: {error.strerror or error}", where=site.name, fix="set http.port") from error
+        raise ConfigError(
+            f"cannot listen: {error.strerror or error}", where=site.name, fix="choose another port"
+        ) from error
 
 
 def _run(config: NodeConfig, node: Coroutine[Any, Any, None]) -> None:

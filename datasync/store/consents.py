@@ -4,7 +4,7 @@ A later stamp wins and at the same stamp a withdrawal, whatever the order of arr
 reordered and forwarded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from sqlalchemy import delete as sql_delete
 
 from datasync.domain.clock import HybridTime
 from datasync.domain.ids import StreamId
-from datasync.store import tables
+from datasync.store import registers, tables
 from datasync.store.segments import State
 from datasync.store.statements import insert
 
 _T = tables.consents
+_SAID = "said"
 _IN_STATE = (
     select(_T)
     .where(_T.c.state == bindparam("in_state"))
@@ -36,6 +37,25 @@ class Consent:
     stamp: HybridTime
     statement: bytes
     state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a device's subject said last of one purpose, for all streams of the device and those to come."""
+
+    given: bool
+    stamp: HybridTime
+
+
+def said(tx: Connection) -> dict[str, Said]:
+    """Return by purpose what the subject said; only a device knows."""
+    kept: dict[str, tuple[bool, int]] = registers.get(tx, _SAID, {})
+    return {purpose: Said(given, HybridTime.unpack(stamp)) for purpose, (given, stamp) in kept.items()}
+
+
+def put_said(tx: Connection, said: Mapping[str, Said]) -> None:
+    """Keep what the subject said."""
+    registers.put(tx, _SAID, {purpose: (each.given, each.stamp.pack()) for purpose, each in said.items()})
 
 
 def put(tx: Connection, consent: Consent) -> bool:

@@ -1,6 +1,9 @@
 """The device agent inside a program: what it promises of threads, durability, errors and leaving nothing behind."""
 
+import contextlib
 import gc
+import io
+import json
 import signal
 import subprocess
 import sys
@@ -17,9 +20,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from datasync import Device
+from datasync.cli.api_client import ApiClient
+from datasync.cli.main import main
 from datasync.domain.errors import (
     CollectionUnknown,
     ConfigError,
+    DatasyncError,
     HandoverError,
     NodeStopped,
     PolicyError,
@@ -34,8 +40,10 @@ from datasync.nodes.shell import system_clock
 from datasync.security.identity import Role
 from datasync.security.trust import Authority
 from datasync.store import consents, segments, streams
+from datasync.store.workers import token_hash
 from tests.integration import rows
 from tests.integration.deployment import CBD, DOCKS, ROOT
+from tests.integration.mosquitto import free_port
 from tests.integration.rows import TRIPS
 
 PROGRAM_S_MAX = 60.0
@@ -352,3 +360,29 @@ def test_a_database_that_is_none_is_refused(configure: Configure, tmp_path: Path
     config = configure()
     (tmp_path / "device.db").write_bytes(b"no database at all" * 100)
     fails(config, StoreError, "not a database")
+
+
+def test_what_the_subject_allows_can_be_said_over_the_devices_own_api(configure: Configure) -> None:
+    token, path, port = "t" * 40, configure(), free_port()
+    api = ["[api]", f"port = {port}", f'admin_token_hash = "{token_hash(token)}"']
+    path.write_text("\n".join([path.read_text(), *api]))
+    with Device(path) as device:
+        device.record(TRIPS, some_rows(range(3)), wait=True)
+
+        def consent(*words: str) -> Any:
+            command = ["consent", *words, "--url", f"http://127.0.0.1:{port}", "--token", token, "--json"]
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                assert main(command) == 0
+            return json.loads(output.getvalue())
+
+        for word, given in (("give", True), ("withdraw", False)):
+            assert consent(word, rows.PURPOSE)["given"] is given
+            listed = consent("list")
+            assert {each["given"] for each in listed["consents"]} == {given}
+            assert {each["tier"] for each in listed["consents"]} == {"public", "edge-private", "user-private"}
+            said = {each["purpose"]: each["given"] for each in listed["said"]}
+            assert said[rows.PURPOSE] is given
+        assert consent("list", "--device", "another")["consents"] == []
+    with pytest.raises(DatasyncError, match="LINK_FAILED"):
+        ApiClient(f"http://127.0.0.1:{port}", token).get("v1", "admin", "consents")

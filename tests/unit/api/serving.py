@@ -24,7 +24,8 @@ from datasync.policy.compiled import Policy
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
 from datasync.security.vault import Vault
-from datasync.store import attachments, policies, workers
+from datasync.store import attachments, consents, policies, workers
+from datasync.store.consents import Said
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 from datasync.store.policies import StoredPolicy
@@ -120,6 +121,13 @@ class Node:
 
     async def install_policy(self, bundle: bytes) -> Policy:
         raise SignatureInvalid(f"{len(bundle)} bytes that nobody signed")
+
+    async def say_consent(self, purpose: str, given: bool) -> None:
+        if self._policy is None or purpose not in self._policy.basis:
+            raise NotFound(f"no purpose {purpose}")
+        self._stamp = self._stamp.tick(NOW)
+        now = Said(given, self._stamp)
+        self._write(lambda tx: consents.put_said(tx, consents.said(tx) | {purpose: now}))
 
     async def start_handover(self, device: str, target: str) -> None:
         with self.database.read() as tx:

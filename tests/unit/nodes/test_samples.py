@@ -24,7 +24,9 @@ def test_a_sample_loads(name: str, kind: type[NodeConfig]) -> None:
 @pytest.mark.parametrize(("name", "kind"), SAMPLES)
 def test_a_sample_has_every_key(name: str, kind: type[NodeConfig]) -> None:
     text = (DEPLOY / name).read_text()
-    missing = [key for key in kind.model_fields if not re.search(rf"^(# )?{key} = |^\[\[?{key}\]", text, re.MULTILINE)]
+    missing = [
+        key for key in kind.model_fields if not re.search(rf"^(# )?{key} = |^(#   )?\[\[?{key}\]", text, re.MULTILINE)
+    ]
     assert missing == []
 
 
