@@ -12,12 +12,11 @@ from datasync.api.routes import Call, Parameters
 from datasync.api.service import Service
 from datasync.domain.errors import Conflict, NotFound, RequestError
 from datasync.domain.ids import node_name
+from datasync.protocol import bundle
 from datasync.store import policies, segments, workers
 from datasync.store.workers import WorkerToken
 
 DAY_MS = 86_400_000
-COSE = "application/cose"
-"""The media type of a signed policy."""
 
 
 async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
@@ -105,7 +104,7 @@ async def list_policies(call: Call[Parameters, None]) -> models.Policies:
 async def activate_policy(call: Call[Parameters, bytes]) -> models.Activated:
     """Activate the policy in the body, its text or a signed bundle. Raises PolicyError; the active one then stays."""
     backend = call.service.backend
-    take = backend.install_policy if call.request.content_type == COSE else backend.activate_policy
+    take = backend.install_policy if call.request.content_type == bundle.MEDIA_TYPE else backend.activate_policy
     policy = await take(call.body)
     return models.Activated(id=policy.document.id, revision=policy.revision, digest=policy.digest)
 

@@ -21,6 +21,7 @@ from datasync.domain.errors import (
     PolicyRevisionStale,
 )
 from datasync.domain.limits import BUNDLE_BYTES_MAX
+from datasync.protocol import bundle
 from datasync.views.formats import FORMATS
 
 YAML = ("application/yaml", "application/x-yaml", "text/yaml")
@@ -183,7 +184,7 @@ ROUTES = (
         summary="Activate a policy, as YAML or signed; a bad one leaves the active one in force, with every problem.",
         handle=admin.activate_policy,
         access=Access.ADMIN,
-        body=Content((*YAML, admin.COSE), bytes_max=BUNDLE_BYTES_MAX),
+        body=Content((*YAML, bundle.MEDIA_TYPE), bytes_max=BUNDLE_BYTES_MAX),
         status=HTTPStatus.CREATED,
         answer=Content(model=models.Activated),
         errors=(PolicyError, PolicyRevisionStale, PolicyRevisionConflict, PolicyKeyMissing, MessageError),

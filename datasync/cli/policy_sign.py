@@ -9,14 +9,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datasync.api.admin import COSE
 from datasync.cli.api_client import ApiClient, add_api, pieces
 from datasync.cli.output import add_json, print_json
 from datasync.domain.errors import ConfigError, PolicyDigestMismatch
 from datasync.domain.limits import BUNDLE_BYTES_MAX, POLICY_BYTES_MAX
-from datasync.nodes import rollout
 from datasync.policy.compiled import Policy
 from datasync.policy.loading import load
+from datasync.protocol import bundle
 from datasync.security.identity import Identity, Role
 
 
@@ -47,15 +46,15 @@ def _sign(arguments: argparse.Namespace) -> int:
     key = Identity.load(arguments.key)
     if key.role is not Role.POLICY:
         raise ConfigError(f"{key.name} is enrolled as {key.role}, not as a policy key", where=str(arguments.key))
-    _write(arguments.out, rollout.sign(key, policy))
+    _write(arguments.out, bundle.sign(key, policy))
     _print(arguments, {**_summary(policy), "signed_by": key.name, "bundle": str(arguments.out)})
     return 0
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    bundle = _read(arguments.bundle, BUNDLE_BYTES_MAX)
+    signed = _read(arguments.bundle, BUNDLE_BYTES_MAX)
     client = ApiClient.of(arguments)
-    with client.request("POST", ("v1", "admin", "policies"), {}, bundle, COSE) as response:
+    with client.request("POST", ("v1", "admin", "policies"), {}, signed, bundle.MEDIA_TYPE) as response:
         _print(arguments, json.loads(b"".join(pieces(response))))
     return 0
 
@@ -69,10 +68,10 @@ def _read(path: Path, bytes_max: int) -> bytes:
         raise ConfigError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def _write(path: Path, bundle: bytes) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
         with path.open("xb") as file:
-            file.write(bundle)
+            file.write(content)
     except OSError as error:
         raise ConfigError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
 

@@ -19,17 +19,11 @@ from datasync.domain.limits import BUNDLE_BYTES_MAX
 from datasync.nodes.node import Node, Turn
 from datasync.policy.compiled import Policy
 from datasync.policy.loading import load
-from datasync.protocol import envelope, topics
+from datasync.protocol import bundle, envelope, topics
 from datasync.protocol.messages import PolicyBundle, decode
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Peer
 from datasync.store import policies
-
-
-def sign(key: Identity, policy: Policy) -> bytes:
-    """Return the bundle of a policy, signed with an operator's policy key."""
-    bundle = PolicyBundle(revision=policy.revision, digest=policy.digest, source=policy.source)
-    return envelope.sign(key, topics.POLICY, bundle.encode())
 
 
 class Rollout:
@@ -50,26 +44,26 @@ class Rollout:
     def activate(self, turn: Turn, source: bytes, key: Identity | None = None) -> Policy:
         """Adopt a policy by this node's own authority, signed if there is a key, and return it. Raises PolicyError."""
         policy = self._newer(source)
-        self._adopt(turn, policy, b"" if key is None else sign(key, policy))
+        self._adopt(turn, policy, b"" if key is None else bundle.sign(key, policy))
         return policy
 
     def install(self, turn: Turn, signed: bytes) -> Policy:
         """Adopt the policy of a bundle and return it. Raises MessageError and its kinds, PolicyError."""
         opened = envelope.verify(signed, topics.POLICY, self._node.kit.trust, turn.now, bytes_max=BUNDLE_BYTES_MAX)
-        bundle = decode(opened.body)
-        if not isinstance(bundle, PolicyBundle):
-            raise MessageError(f"a {bundle.t} is no policy")
+        said = decode(opened.body)
+        if not isinstance(said, PolicyBundle):
+            raise MessageError(f"a {said.t} is no policy")
         self._check_signer(opened.peer)
-        policy = self._signed(bundle)
+        policy = self._signed(said)
         self._adopt(turn, policy, signed)
         return policy
 
-    def take(self, turn: Turn, peer: Peer, bundle: PolicyBundle) -> None:
+    def take(self, turn: Turn, peer: Peer, said: PolicyBundle) -> None:
         """Adopt the policy of a bundle that arrived, unless it is the active one: brokers repeat what they retain."""
         self._check_signer(peer)
         active = self._node.policy
-        if active is None or (bundle.revision, bundle.digest) != (active.revision, active.digest):
-            self._adopt(turn, self._signed(bundle), turn.arrival.payload)
+        if active is None or (said.revision, said.digest) != (active.revision, active.digest):
+            self._adopt(turn, self._signed(said), turn.arrival.payload)
 
     def _check_signer(self, peer: Peer) -> None:
         if peer.role is not Role.POLICY:
@@ -77,17 +71,17 @@ class Rollout:
         if peer.operator != self._operator:
             raise SignerForeign(f"{self._node.name} takes its policy from {self._operator}, not from {peer.operator}")
 
-    def _signed(self, bundle: PolicyBundle) -> Policy:
+    def _signed(self, said: PolicyBundle) -> Policy:
         active = self._node.policy
-        if active is not None and bundle.revision == active.revision and bundle.digest != active.digest:
+        if active is not None and said.revision == active.revision and said.digest != active.digest:
             raise PolicyRevisionConflict(
-                f"revision {active.revision} is active with digest {active.digest}, not {bundle.digest}",
+                f"revision {active.revision} is active with digest {active.digest}, not {said.digest}",
                 fix=f"write revision: {active.revision + 1} or more, and sign that",
             )
-        policy = self._newer(bundle.source)
-        if (policy.revision, policy.digest) != (bundle.revision, bundle.digest):
+        policy = self._newer(said.source)
+        if (policy.revision, policy.digest) != (said.revision, said.digest):
             raise PolicyDigestMismatch(
-                f"revision {bundle.revision} with digest {bundle.digest} was signed, and what came with it is "
+                f"revision {said.revision} with digest {said.digest} was signed, and what came with it is "
                 f"revision {policy.revision} with digest {policy.digest}",
                 fix="sign the file again",
             )

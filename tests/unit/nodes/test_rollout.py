@@ -7,11 +7,11 @@ import pytest
 from datasync.domain.clock import Instant
 from datasync.domain.ids import NodeName, node_name
 from datasync.domain.limits import BUNDLE_BYTES_MAX, POLICY_BYTES_MAX
-from datasync.nodes import rollout
 from datasync.nodes.cloud import CloudNode
 from datasync.nodes.node import Activate, Arrival, Effects, Install
 from datasync.nodes.source import BACKBONE
 from datasync.policy.loading import load
+from datasync.protocol import bundle as bundles
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import Attach, PolicyBundle
 from datasync.security.identity import Identity, Role
@@ -37,12 +37,12 @@ def signed(key: Identity, policy: bytes, **claims: object) -> bytes:
 
 
 def good(net: Wire, revision: int) -> bytes:
-    return rollout.sign(net.policy_key, load(source(revision)))
+    return bundles.sign(net.policy_key, load(source(revision)))
 
 
 def by(key: Callable[[Wire], Identity]) -> Callable[[Wire], bytes]:
     """A policy that is in order, signed by somebody with a good certificate."""
-    return lambda net: rollout.sign(key(net), load(source(2)))
+    return lambda net: bundles.sign(key(net), load(source(2)))
 
 
 def changed_since_it_was_signed(net: Wire) -> bytes:
@@ -71,7 +71,7 @@ WRONG = {
         "SIGNER_UNTRUSTED",
     ),
     "the same revision with another content": (
-        lambda net: rollout.sign(net.policy_key, load(source(1).replace(b"opt_out", b"opt_in"))),
+        lambda net: bundles.sign(net.policy_key, load(source(1).replace(b"opt_out", b"opt_in"))),
         "POLICY_REVISION_CONFLICT",
     ),
     "changed since it was signed": (changed_since_it_was_signed, "POLICY_DIGEST_MISMATCH"),
@@ -175,7 +175,7 @@ def test_rows_that_were_recorded_before_a_policy_came_are_captured_under_the_one
 def test_a_bundle_carries_what_its_policy_is(net: Wire) -> None:
     policy = load(source(5))
     opened = envelope.verify(
-        rollout.sign(net.policy_key, policy), topics.POLICY, net.nodes[CBD].kit.trust, NOW, bytes_max=BUNDLE_BYTES_MAX
+        bundles.sign(net.policy_key, policy), topics.POLICY, net.nodes[CBD].kit.trust, NOW, bytes_max=BUNDLE_BYTES_MAX
     )
     bundle = PolicyBundle(revision=5, digest=policy.digest, source=policy.source)
     assert (opened.peer.role, opened.body) == (Role.POLICY, bundle.encode())
