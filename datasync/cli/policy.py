@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from datasync.cli import policy_sign
+from datasync.cli import policy_changes, policy_sign
 from datasync.cli.output import add_json, print_json
 from datasync.domain.errors import ConfigError
 from datasync.domain.limits import POLICY_BYTES_MAX
@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their arguments."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     policy_sign.configure(actions)
+    policy_changes.add_actions(actions)
     check = actions.add_parser("check", help="say everything that is wrong with a policy, its own tests included")
     check.set_defaults(run=_check)
     test = actions.add_parser("test", help="run the tests that a policy carries, and name them")

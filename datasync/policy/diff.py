@@ -97,7 +97,7 @@ def _held_change(old: list[Sight], new: list[Sight], effect: Effect) -> str:
 def _rows_change(old: Sight, new: Sight) -> str:
     gone = [text for text in old.rows.texts if text not in new.rows.texts]
     come = [text for text in new.rows.texts if text not in old.rows.texts]
-    parts = [f"was: {'; '.join(gone)}"] if gone else []
+    parts = [f"no longer: {'; '.join(gone)}"] if gone else []
     parts += [f"now: {'; '.join(come)}"] if come else []
     return ", ".join(parts) or "conditions look at columns in another form"
 

@@ -16,13 +16,15 @@ from pydantic import (
     ModelWrapValidatorHandler,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from datasync.domain.limits import NAME_CHARACTERS_MAX, SEGMENT_COLUMNS_MAX, SEQUENCE_MAX
-from datasync.policy.quantities import duration_ms
+from datasync.policy.quantities import DURATION, duration_ms
+from datasync.policy.types import WRITTEN
 
 TierLabel = Literal["public", "edge-private", "user-private"]
 PlaceName = Literal["device", "edge", "cloud"]
@@ -42,6 +44,10 @@ def _duration(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no duration: write a whole number and a unit, as in 30d")
     return duration_ms(value)
+
+
+def _hot(value: object) -> object:
+    return None if value == "all" else _duration(value)
 
 
 def _sequence(value: object) -> object:
@@ -74,20 +80,31 @@ Word = Annotated[str, _name(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Operator = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """An operator; it is the first part of its nodes' names."""
 
-Duration = Annotated[int, BeforeValidator(_duration)]
+WrittenDuration = Annotated[str, StringConstraints(pattern=f"^{DURATION}$")]
+Duration = Annotated[int, BeforeValidator(_duration, json_schema_input_type=WrittenDuration)]
 """Milliseconds, written as ``30d``."""
 
 Names = Annotated[tuple[Name, ...], Field(min_length=1), BeforeValidator(_sequence)]
 Words = Annotated[tuple[Word, ...], Field(min_length=1), BeforeValidator(_sequence)]
 Operators = Annotated[tuple[Operator, ...], Field(min_length=1), BeforeValidator(_sequence)]
 NameOrAll = Annotated[str, _name(r"^(\*|[A-Za-z][A-Za-z0-9_]*)$")]
-FieldNames = Annotated[tuple[NameOrAll, ...], Field(min_length=1), BeforeValidator(_all_or_names)]
+FieldNames = Annotated[
+    tuple[NameOrAll, ...],
+    Field(min_length=1),
+    BeforeValidator(_all_or_names, json_schema_input_type=Literal["*"] | Names),
+]
 """Names of fields, or ``(ALL,)``."""
 
 Edge = Annotated[float, Field(ge=-(1 << 53), le=1 << 53)]
 """A number that integers and floats share exactly."""
 
-Clause = Annotated[tuple[str, Op, Any], BeforeValidator(_sequence)]
+Value = str | int | float | bool
+WrittenClause = (
+    tuple[Name, Literal["eq", "ne", "lt", "le", "gt", "ge"], Value]
+    | tuple[Name, Literal["in", "not_in"], Annotated[tuple[Value, ...], Field(min_length=1)]]
+    | tuple[Name, Literal["exists"], bool]
+)
+Clause = Annotated[tuple[str, Op, Any], BeforeValidator(_sequence, json_schema_input_type=WrittenClause)]
 """``[column, op, value]``."""
 
 Where = Annotated[tuple[Clause, ...], Field(min_length=1), BeforeValidator(_sequence)]
@@ -187,7 +204,7 @@ class Constant(Transform):
     """The same value in every row, also where there was none."""
 
     op: Literal["constant"]
-    value: str | int | float | bool
+    value: Value
 
 
 class DpSgd(Transform):
@@ -219,7 +236,7 @@ Merge = Literal["lww", "counter", "max", "min", "union"]
 class FieldSpec(Model):
     """One field of a collection."""
 
-    type: Annotated[str, BeforeValidator(_type_text)]
+    type: Annotated[str, BeforeValidator(_type_text), WithJsonSchema(WRITTEN)]
     tier: TierLabel = "user-private"
     up: dict[PlaceName, Names] = {}
     merge: Merge | None = None
@@ -235,7 +252,7 @@ class Raise(Model):
 class Mobility(Model):
     """What moves first in a handover, and whether the cloud holds sealed escrow; ``hot`` in ms, ``all`` is None."""
 
-    hot: Annotated[int | None, BeforeValidator(lambda value: None if value == "all" else _duration(value))] = None
+    hot: Annotated[int | None, BeforeValidator(_hot, json_schema_input_type=Literal["all"] | WrittenDuration)] = None
     escrow: bool = False
 
 

@@ -18,7 +18,10 @@ _UNITS_MS = {
     "w": 7 * 86_400_000,
     "y": 365 * 86_400_000,
 }
-_DURATION = re.compile(r"([1-9][0-9]{0,8})(ms|s|m|h|d|w|y)")
+DURATION = r"([1-9][0-9]{0,8})(ms|s|m|h|d|w|y)"
+"""How durations are written, as a regular expression for the whole text."""
+
+_DURATION = re.compile(DURATION)
 _DISTANCE = re.compile(r"now(?:([-+])(.+))?")
 _DURATION_MS_MAX = 1_000 * _UNITS_MS["y"]
 

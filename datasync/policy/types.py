@@ -1,6 +1,7 @@
 """The types of fields: how policies write them and what they are in Arrow."""
 
 import re
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,6 +23,15 @@ SCALARS = {
 }
 _VECTOR = re.compile(r"vector\(([1-9][0-9]{0,5})\)")
 _NAMES = {arrow: name for name, arrow in (*SCALARS.items(), ("point", POINT))}
+
+WRITTEN: dict[str, Any] = {
+    "anyOf": [
+        {"enum": [*SCALARS, "point"]},
+        {"type": "string", "pattern": rf"^({_VECTOR.pattern}|\[({'|'.join(SCALARS)})\])$"},
+        {"type": "array", "items": {"enum": [*SCALARS]}, "minItems": 1, "maxItems": 1},
+    ]
+}
+"""How policies write types, as JSON Schema."""
 
 
 def arrow_type(text: str) -> pa.DataType:

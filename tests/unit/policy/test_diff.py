@@ -246,5 +246,5 @@ def test_reasons_name_chains_with_their_parameters_and_rules_with_their_conditio
     reasons = next(each.reasons for each in found if each.name == "edge-router" and each.field == "gps")
     assert reasons == (
         "was cell (geohash precision 5), now cell (geohash precision 6)",
-        "was: R1 allows rows where region eq cbd and started ge now-7d, now: R1 allows rows where region eq cbd",
+        "no longer: R1 allows rows where region eq cbd and started ge now-7d, now: R1 allows rows where region eq cbd",
     )
