@@ -1,4 +1,9 @@
-"""Generated policies, as plain documents, and generated rows that are unkind to them."""
+"""Generated policies, as plain documents, and generated rows that are unkind to them.
+
+Hypothesis draws one string of bytes for a whole policy, and a :class:`Tape` makes choices of it: a draw for every
+choice would take ten times as long as everything that is then tested. It shrinks as bytes do, towards the first of
+all options, and what is reported is the policy.
+"""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -30,28 +35,46 @@ TRANSFORMS = {
     "tens": {"op": "round", "decimals": -1, "from": U, "to": P},
     "band": {"op": "bucket", "edges": [-10, 0, 10, 60], "from": E, "to": P},
     "step": {"op": "bucket", "edges": [0, 50], "from": U, "to": E},
+    "head": {"op": "mask", "keep": 2, "from": U, "to": E},
+    "tail": {"op": "mask", "keep": 1, "side": "end", "from": E, "to": P},
+    "hide": {"op": "mask", "keep": 0, "from": U, "to": P},
+    "blank": {"op": "drop", "from": U, "to": E},
+    "gone": {"op": "drop", "from": E, "to": P},
+    "seven": {"op": "constant", "value": 7, "from": U, "to": E},
+    "word": {"op": "constant", "value": "b", "from": E, "to": P},
+    "half": {"op": "constant", "value": 0.5, "from": U, "to": P},
+    "yes": {"op": "constant", "value": True, "from": U, "to": P},
 }
 # By type: transforms from user-private to edge-private, from edge-private to public, from user-private to public.
 WAYS = {
-    "string": (["pid"], ["alias"], ["nick"]),
-    "int64": (["pid", "step"], ["alias", "band"], ["nick"]),
-    "float32": (["fine", "step"], ["coarse", "band"], ["tens"]),
-    "float64": (["fine", "step"], ["coarse", "band"], ["tens"]),
-    "timestamp": (["hour"], ["day"], ["year"]),
-    "point": (["cell"], ["area"], ["land"]),
-    "bool": ([], [], []),
+    "string": (["pid", "head", "blank"], ["alias", "tail", "gone", "word"], ["nick", "hide"]),
+    "int64": (["pid", "step", "seven"], ["alias", "band", "gone"], ["nick", "half"]),
+    "int32": (["pid", "step", "blank"], ["alias", "band", "word"], ["nick", "yes"]),
+    "float32": (["fine", "step", "seven"], ["coarse", "band", "gone"], ["tens"]),
+    "float64": (["fine", "step", "blank"], ["coarse", "band", "word"], ["tens", "half"]),
+    "timestamp": (["hour", "blank"], ["day", "gone"], ["year", "yes"]),
+    "point": (["cell", "seven"], ["area", "gone"], ["land"]),
+    "bool": (["blank"], ["gone"], ["yes"]),
+    "bytes": (["pid", "blank"], ["alias", "word"], ["nick"]),
+    "[string]": (["blank"], ["gone", "word"], ["half"]),
+    "vector(2)": (["seven"], ["gone"], ["half"]),
 }
-AFTER = {"pid": ["alias"], "step": ["alias"], "cell": ["area", "alias"], "hour": ["day"], "fine": ["coarse", "band"]}
+AFTER = {
+    "pid": ["alias", "tail"], "head": ["tail", "alias"], "step": ["alias", "tail"], "cell": ["area", "alias"],
+    "hour": ["day", "gone"], "fine": ["coarse", "band"], "seven": ["band", "alias"], "blank": ["gone", "word"],
+}  # fmt: skip
 
 floats = [0.0, -0.0, 0.5, -0.04, 9.75, 10.0, 59.99, -1e30, 1e30, math.inf, -math.inf, math.nan]
+FIRST_US, LAST_US = oracle.FIRST_US, 253_402_300_799_999_999
 VALUES = {
     "string": ["", "a", "b", "PRIVATE", "ü\u0000", "canary"],
     "int64": [0, 1, -1, 10, 59, 60, 2**53 + 1, -(2**63), 2**63 - 1],
+    "int32": [0, 1, -1, 10, 59, 60, -(2**31), 2**31 - 1],
     "float32": [oracle.as_float32(each) for each in (*floats, 0.1, 3.4e38)],
     "float64": [*floats, 0.1, 1.7e308, 5e-324],
     "timestamp": [
-        (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1),
-        (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1),
+        FIRST_US,
+        LAST_US,
         -1,
         0,
         NOW_MS * 1_000,
@@ -63,6 +86,8 @@ VALUES = {
         for lat, lon in [
             (90.0, 180.0),
             (-90.0, -180.0),
+            (90.0, -180.0),
+            (0.0, 180.0),
             (0.0, 0.0),
             (-5e-324, -5e-324),
             (-37.8136, 144.9631),
@@ -73,13 +98,17 @@ VALUES = {
         ]
     ],
     "bool": [True, False],
+    "bytes": [b"", b"a", b"\x00\xff"],
+    "[string]": [[], [""], ["a", "b"], ["a", "a"]],
+    "vector(2)": [[0.0, math.nan], [math.inf, -math.inf], [1.5, 0.0]],
 }
 LITERALS = {
-    "string": ["a", "b", "PRIVATE", "u4pru"],
-    "int64": [0, 1, 10, 60, 2**53 + 1],
+    "string": ["a", "b", "PRIVATE", "u4pru", "", "***", "0-10", "7"],
+    "int64": [0, 1, 10, 60, 7, 2**53 + 1, 2**63 - 1],
+    "int32": [0, 1, 10, 60, 2**31 - 1],
     "float32": [0, 0.1, 10, 9.75, -0.04],
-    "float64": [0, 0.1, 10, 9.75, -0.04],
-    "timestamp": ["now-1h", "now-1d"],
+    "float64": [0, 0.1, 10, 9.75, -0.04, 0.5],
+    "timestamp": ["now-1h", "now-1d", "now", "1970-01-01T00:00:00Z", "2023-11-14T22:13:20Z", "9999-12-31T23:59:59Z"],
     "bool": [True, False],
 }
 WORKERS = {
@@ -109,62 +138,67 @@ WORKERS = {
         "region": "north",
     },
 }
-META = {"region": P}
-MOSTLY = st.sampled_from([True, True, True, False])
+META = {"region": P, "zone": E}
+METAS = [{}, {"region": "north"}, {"region": "south", "zone": "a"}, {"region": 3, "zone": True}, {"zone": ""}]
+"""Constants of devices: also of another type than conditions name."""
+
+MOSTLY = [True, True, True, False]
+
+
+class Tape:
+    """Choices, made of one byte each; the first option when there are none left."""
+
+    def __init__(self, data):
+        self.rest = iter(data)
+
+    def pick(self, options):
+        return options[next(self.rest, 0) % len(options)]
+
+    def some(self, options, most):
+        return [self.pick(options) for _ in range(1 + self.pick(range(most)))]
+
+    def subset(self, options):
+        """Return at least one of the options, in their order."""
+        chosen = [option for option in options if self.pick([True, False])]
+        return chosen or [self.pick(options)]
 
 
 @st.composite
-def fields(draw):
+def made(draw, length, make, *given):
+    """What ``make`` makes of what is given and a tape."""
+    return make(*given, Tape(draw(st.binary(min_size=length, max_size=length))))
+
+
+def fields():
     """A field's spec: any type, any label or none, and chains that fit."""
-    kind = draw(st.sampled_from(sorted(WAYS)))
-    spec = {"type": kind}
-    tier = draw(st.sampled_from([P, E, U, None]))
-    if tier is not None:
-        spec["tier"] = tier
-    to_edge, to_public, across = WAYS[kind]
-    up = {}
-    if tier in (U, None) and to_edge and draw(MOSTLY):
-        up["edge"] = [draw(st.sampled_from(to_edge))]
-    if tier == E and to_public and draw(MOSTLY):
-        up["cloud"] = [draw(st.sampled_from(to_public))]
-    if tier in (U, None) and across and draw(MOSTLY):
-        longer = up and draw(st.booleans())
-        up["cloud"] = [*up["edge"], draw(st.sampled_from(AFTER[up["edge"][0]]))] if longer else [across[0]]
-    return {**spec, "up": up} if up else spec
+    return made(8, _field)
 
 
-@st.composite
-def clauses(draw, types):
+def clauses(types):
     """A condition on one of the columns, whose types are given, that can be translated."""
-    column = draw(st.sampled_from(sorted(types)))
-    literals = LITERALS.get(types[column])
-    if literals is None or draw(st.integers(0, 4)) == 0:
-        return [column, "exists", draw(st.booleans())]
-    if types[column] != "timestamp" and draw(st.integers(0, 3)) == 0:
-        return [column, draw(st.sampled_from(["in", "not_in"])), draw(st.lists(st.sampled_from(literals), min_size=1))]
-    ops = ["eq", "ne"] if types[column] == "bool" else ["eq", "ne", "lt", "le", "gt", "ge"]
-    return [column, draw(st.sampled_from(ops)), draw(st.sampled_from(literals))]
+    return made(8, _clause, types)
+
+
+def rules(document, number):
+    """A rule for one worker or for some kind of workers, with conditions on what all of them see alike."""
+    return made(40, _rule, document, number)
+
+
+def drafts():
+    """A policy with one collection, ``c``, of which some rules may allow nothing."""
+    return made(300, _document)
 
 
 @st.composite
-def rules(draw, document, number):
-    """A rule for one worker, with conditions on what that worker sees, or for a kind of workers without any."""
-    names = sorted(document["collections"]["c"]["fields"])
-    rule = {"id": f"R{number}", "effect": draw(st.sampled_from(["allow", "allow", "allow", "deny"])), "data": "c"}
-    rule["fields"] = draw(st.one_of(st.just("*"), st.lists(st.sampled_from(names), min_size=1, unique=True)))
-    if draw(st.integers(0, 2)) == 0:
-        rule["to"] = draw(st.sampled_from([{"place": "edge"}, {"kind": "train"}, {"operator": "acme"}]))
-        return rule
-    worker_id = draw(st.sampled_from(sorted(WORKERS)))
-    rule["to"] = {"worker": worker_id}
-    worker = WORKERS[worker_id]
-    ceiling = min(oracle.HOLDS[worker["place"]], worker["clearance"], key=oracle.rank)
-    chains = {name: oracle.seen(document, "c", name, ceiling) for name in names}
-    types = {n: oracle.type_after(document, "c", n, chain) for n, chain in chains.items() if chain is not None}
-    where = draw(st.lists(clauses(types), max_size=2)) if types else []
-    if draw(st.integers(0, 3)) == 0:
-        where.append(["region", draw(st.sampled_from(["eq", "ne"])), "$worker.region"])
-    return {**rule, "where": where} if where else rule
+def documents(draw):
+    """A policy that loads."""
+    document = draw(drafts())
+    return without(document, void_rules(document))
+
+
+def rows_of(document, most=12):
+    """Rows for a document: mostly values that are unkind to their type, some nulls; also no rows at all."""
+    return made(1 + most * len(document["collections"]["c"]["fields"]), _rows, document, most)
 
 
 def compiled(document):
@@ -188,47 +222,120 @@ def without(document, ids):
     return {**document, "rules": [rule for rule in document["rules"] if rule["id"] not in ids]}
 
 
-@st.composite
-def documents(draw):
-    """A policy that loads."""
-    document = draw(drafts())
-    return without(document, void_rules(document))
+def as_given(document, rows):
+    """Return the rows as a device's program would give them: times as datetimes."""
+    fields = document["collections"]["c"]["fields"]
+    times = [name for name, spec in fields.items() if spec["type"] == "timestamp"]
+    return [
+        {**row, **{name: EPOCH + timedelta(microseconds=row[name]) for name in times if row[name] is not None}}
+        for row in rows
+    ]
 
 
-@st.composite
-def drafts(draw):
-    """A policy with one collection, ``c``, of which some rules may allow nothing."""
-    specs = [draw(fields()) for _ in range(draw(st.sampled_from([6, 4, 2, 1])))]
-    names = {f"f{index}": spec for index, spec in enumerate(specs)}
+def _field(tape):
+    kind = tape.pick(sorted(WAYS))
+    spec = {"type": kind}
+    tier = tape.pick([P, E, U, None])
+    if tier is not None:
+        spec["tier"] = tier
+    to_edge, to_public, across = WAYS[kind]
+    up = {}
+    if tier in (U, None) and tape.pick(MOSTLY):
+        up["edge"] = [tape.pick(to_edge)]
+    if tier == E and tape.pick(MOSTLY):
+        up["cloud"] = [tape.pick(to_public)]
+    if tier in (U, None) and tape.pick(MOSTLY):
+        longer = up and tape.pick([True, False])
+        up["cloud"] = [*up["edge"], tape.pick(AFTER[up["edge"][0]])] if longer else [tape.pick(across)]
+    return {**spec, "up": up} if up else spec
+
+
+def _clause(types, tape):
+    column = tape.pick(sorted(types))
+    literals = LITERALS.get(types[column])
+    if literals is None or tape.pick(range(5)) == 4:
+        return [column, "exists", tape.pick([True, False])]
+    if tape.pick(range(4)) == 3:
+        listed = [each for each in literals if not str(each).startswith("now")]
+        return [column, tape.pick(["in", "not_in"]), tape.some(listed, 4)]
+    ops = ["eq", "ne"] if types[column] == "bool" else ["eq", "ne", "lt", "le", "gt", "ge"]
+    return [column, tape.pick(ops), tape.pick(literals)]
+
+
+def _meta_clause(names, tape):
+    name = tape.pick(names)
+    match tape.pick(range(6)):
+        case 0 | 1:
+            return [name, tape.pick(["eq", "ne"]), "$worker.region"]
+        case 2:
+            return [name, tape.pick(["in", "not_in"]), tape.some(["north", "south", 3, True], 3)]
+        case 3:
+            return [name, "exists", tape.pick([True, False])]
+        case _:
+            return [name, tape.pick(["eq", "ne", "lt", "le", "gt", "ge"]), tape.pick(["north", "", "a", 3, 2.5])]
+
+
+def _rule(document, number, tape):
+    names = sorted(document["collections"]["c"]["fields"])
+    rule = {"id": f"R{number}", "effect": tape.pick(["allow", "allow", "allow", "deny"]), "data": "c"}
+    rule["fields"] = tape.pick(["*", tape.subset(names)])
+    groups = [{"place": "edge"}, {"kind": "train"}, {"operator": "acme"}, {"place": "edge", "kind": "infer"}]
+    rule["to"] = tape.pick([*({"worker": name} for name in sorted(document["workers"])), *groups])
+    readers = [
+        (name, worker) for name, worker in document["workers"].items() if oracle.selects(rule["to"], name, worker)
+    ]
+    where = []
+    if types := oracle.types_seen_by_all(document, "c", [worker for _, worker in readers]):
+        where = tape.some([None, *range(8)], 3)
+        where = [_clause(types, tape) for each in where if each is not None and each < 5]
+    constants = oracle.meta_seen_by_all(document, "c", [worker for _, worker in readers])
+    if constants and tape.pick(range(4)) == 3:
+        where.append(_meta_clause(constants, tape))
+    return {**rule, "where": where} if where else rule
+
+
+def _worker(worker, tape):
+    """Return the worker with another clearance, region, purposes and operator, sometimes."""
+    highest = oracle.rank(oracle.HOLDS[worker["place"]])
+    changes = {
+        "clearance": tape.pick([worker["clearance"], worker["clearance"], *oracle.TIERS[: highest + 1]]),
+        "region": tape.pick([worker["region"], "north", "south"]),
+        "purposes": tape.pick([["p"], ["p", "q"], ["p", "r"]]),
+    }
+    operator = {"operator": tape.pick(["acme", "acme", "borealis"])} if "operator" in worker else {}
+    return {**worker, **changes, **operator}
+
+
+def _document(tape):
+    names = {f"f{index}": _field(tape) for index in range(tape.pick([6, 5, 4, 2, 1]))}
     schema = {"kind": "stream", "subject": "f0", "meta": META, "fields": names}
     types = {name: spec["type"] for name, spec in names.items()}
-    raises = st.fixed_dictionaries(
-        {"to": st.sampled_from([E, U]), "where": st.lists(clauses(types), min_size=1, max_size=2)}
-    )
-    if lifts := [draw(raises) for _ in range(draw(st.sampled_from([1, 0, 2])))]:
+    if (times := [name for name, kind in types.items() if kind == "timestamp"]) and tape.pick(MOSTLY):
+        schema["time"] = tape.pick(times)
+    lifts = range(tape.pick([1, 0, 2]))
+    lifts = [{"to": tape.pick([E, U]), "where": [_clause(types, tape) for _ in tape.some([0], 2)]} for _ in lifts]
+    if lifts:
         schema["raise"] = lifts
+    bases = {purpose: tape.pick(["contract", "opt_in", "opt_out", None]) for purpose in ("p", "q", "r")}
     document = {
         "schema": "datasync.policy/v1",
         "id": "generated",
         "revision": 1,
-        "operators": ["acme"],
-        "purposes": ["p"],
+        "operators": ["acme", "borealis"],
+        "purposes": list(bases),
         "transforms": TRANSFORMS,
         "collections": {"c": schema},
-        "workers": WORKERS,
+        "workers": {name: _worker(worker, tape) for name, worker in WORKERS.items()},
+        "consent": {"basis": {purpose: basis for purpose, basis in bases.items() if basis is not None}},
     }
-    count = draw(st.sampled_from([5, 3, 1, 0]))
     broad = {"id": "broad", "effect": "allow", "data": "c", "fields": "*"}
-    to = draw(st.sampled_from([{"operator": "acme"}, {"kind": "infer"}, None]))
+    to = tape.pick([{"operator": "acme"}, {"kind": "infer"}, {"place": "cloud"}, None])
     first = [] if to is None else [{**broad, "to": to}]
-    return {**document, "rules": [*first, *(draw(rules(document, number)) for number in range(count))]}
+    count = tape.pick([6, 4, 2, 1, 0])
+    return {**document, "rules": [*first, *(_rule(document, number, tape) for number in range(count))]}
 
 
-@st.composite
-def rows_of(draw, document):
-    """Rows for a document: mostly values that are unkind to their type, some nulls; also no rows at all."""
-    cells = {
-        name: st.sampled_from([*VALUES[spec["type"]], None])
-        for name, spec in document["collections"]["c"]["fields"].items()
-    }
-    return [draw(st.fixed_dictionaries(cells)) for _ in range(draw(st.sampled_from([6, 3, 1, 0])))]
+def _rows(document, most, tape):
+    cells = {name: [*VALUES[spec["type"]], None] for name, spec in document["collections"]["c"]["fields"].items()}
+    count = tape.pick([most, most // 2, 1, 0])
+    return [{name: tape.pick(values) for name, values in cells.items()} for _ in range(count)]

@@ -10,6 +10,7 @@ import hmac
 import itertools
 import math
 import struct
+from datetime import UTC, datetime, timedelta
 
 TIERS = ["public", "edge-private", "user-private"]
 HOLDS = {"device": "user-private", "edge": "edge-private", "cloud": "public"}
@@ -47,8 +48,36 @@ def seen(document, collection, field, ceiling):
 def type_after(document, collection, field, chain):
     kind = document["collections"][collection]["fields"][field]["type"]
     for name in chain:
-        kind = "string" if document["transforms"][name]["op"] in ("hmac", "geohash", "bucket") else kind
+        spec = document["transforms"][name]
+        if spec["op"] in ("hmac", "geohash", "bucket", "mask"):
+            kind = "string"
+        if spec["op"] == "constant":
+            kind = {str: "string", int: "int64", float: "float64", bool: "bool"}[type(spec["value"])]
     return kind
+
+
+def ceiling_of(worker):
+    return min(HOLDS[worker["place"]], worker["clearance"], key=rank)
+
+
+def types_seen_by(document, collection, worker):
+    """Return {field: type} of the columns that a worker sees."""
+    names = document["collections"][collection]["fields"]
+    chains = {name: seen(document, collection, name, ceiling_of(worker)) for name in names}
+    return {n: type_after(document, collection, n, chain) for n, chain in chains.items() if chain is not None}
+
+
+def types_seen_by_all(document, collection, workers):
+    """Return {field: type} of the columns that all workers see, and see alike; none for no workers."""
+    each = [types_seen_by(document, collection, worker) for worker in workers]
+    return {n: kind for n, kind in (each[0] if each else {}).items() if all(one.get(n) == kind for one in each)}
+
+
+def meta_seen_by_all(document, collection, workers):
+    """Return the constants that all workers see; none for no workers."""
+    meta = document["collections"][collection].get("meta", {})
+    lowest = min((rank(ceiling_of(worker)) for worker in workers), default=-1)
+    return [name for name, tier in meta.items() if rank(tier) <= lowest]
 
 
 # Transforms, one value at a time.
@@ -56,9 +85,8 @@ def type_after(document, collection, field, chain):
 
 def transformed(document, chain, value, kind, key, now_ms):
     for name in chain:
-        if value is None:
-            return None
-        value = transform(name, document["transforms"][name], value, kind, key, now_ms)
+        if value is not None or document["transforms"][name]["op"] == "constant":
+            value = transform(name, document["transforms"][name], value, kind, key, now_ms)
     return value
 
 
@@ -66,7 +94,8 @@ def transform(name, spec, value, kind, key, now_ms):
     match spec["op"]:
         case "hmac":
             period = now_ms // duration_ms(spec["rotate"]) if "rotate" in spec else 0
-            return hmac.new(key(name, period), str(value).encode(), hashlib.sha256).hexdigest()[:32]
+            message = value if isinstance(value, bytes) else str(value).encode()
+            return hmac.new(key(name, period), message, hashlib.sha256).hexdigest()[:32]
         case "geohash":
             return value[: spec["precision"]] if isinstance(value, str) else geohash(value, spec["precision"])
         case "truncate":
@@ -77,6 +106,13 @@ def transform(name, spec, value, kind, key, now_ms):
             return rounded(value, spec["decimals"], kind)
         case "bucket":
             return bucket(value, spec["edges"])
+        case "mask":
+            keep = spec["keep"] if len(value) > spec["keep"] else 0
+            return "***" + value[len(value) - keep :] if spec.get("side") == "end" else value[:keep] + "***"
+        case "drop":
+            return None
+        case "constant":
+            return spec["value"]
 
 
 def geohash(point, precision):
@@ -152,19 +188,43 @@ def clause_holds(cell, op, wanted):
 
 
 def where_holds(where, cells, types, attributes, now_ms, unknown):
-    """Return whether all conditions hold; a comparison with null counts as ``unknown``."""
+    """Return whether all conditions hold; a comparison with null counts as ``unknown``.
+
+    What has no type is a constant of the device, which compares to values of its own kind only.
+    """
     for column, op, value in where:
-        wanted = value
-        if isinstance(value, str) and value.startswith("$worker."):
-            wanted = attributes[value.removeprefix("$worker.")]
-        if types.get(column) == "timestamp" and isinstance(value, str):
-            wanted = now_ms * 1_000 - duration_ms(value.removeprefix("now-")) * 1_000
-        if types.get(column) == "float32" and isinstance(value, float):
-            wanted = as_float32(value)
-        held = clause_holds(cells.get(column), op, wanted)
+        wanted = [as_compared(each, types.get(column), attributes, now_ms) for each in listed(value)]
+        cell = cells.get(column)
+        if column not in types and op != "exists":
+            alike = [each for each in wanted if kind_of(each) == kind_of(cell)]
+            cell, wanted = (cell if alike else None), alike
+        held = clause_holds(cell, op, wanted if isinstance(value, list) else (wanted or [None])[0])
         if not (unknown if held is None else held):
             return False
     return True
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def kind_of(value):
+    return "bool" if isinstance(value, bool) else "number" if isinstance(value, int | float) else "text"
+
+
+def as_compared(value, kind, attributes, now_ms):
+    """Return a literal as it compares with a column of this type: looked up, as microseconds, as a float32."""
+    if isinstance(value, str) and value.startswith("$worker."):
+        value = attributes[value.removeprefix("$worker.")]
+    if kind == "timestamp" and isinstance(value, str):
+        return moment(value, now_ms)
+    return as_float32(value) if kind == "float32" and isinstance(value, int | float) else value
+
+
+def moment(text, now_ms):
+    if text.startswith("now"):
+        return now_ms * 1_000 - (duration_ms(text.removeprefix("now-")) * 1_000 if text != "now" else 0)
+    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def lifted_to(document, collection, row, now_ms):
@@ -205,7 +265,7 @@ def layers(document, collection, rows, key, now_ms):
 def view(document, worker_id, collection, rows, meta, key, now_ms):
     """Return {row: {field: value}}: the cells that a worker may see, null where no rule grants the cell."""
     worker = document["workers"][worker_id]
-    ceiling = min(HOLDS[worker["place"]], worker["clearance"], key=rank)
+    ceiling = ceiling_of(worker)
     fields = document["collections"][collection]["fields"]
     chains = {name: seen(document, collection, name, ceiling) for name in fields}
     chains = {name: chain for name, chain in chains.items() if chain is not None}
@@ -261,3 +321,74 @@ def selects(selector, worker_id, worker):
 
 def covers(rule, field):
     return rule.get("fields", "*") == "*" or field in rule["fields"]
+
+
+# Decisions.
+
+ORDER = ["DENIED_BY", "NO_RULE", "NO_RULE_FIELD", "NO_READ_UP", "NO_PATH", "NO_PURPOSE", "NO_OPERATOR", "NO_CONSENT"]
+
+
+def decide(document, worker_id, collection, field, purpose, consent, operator):
+    """Return (code, ids of rules, tier, chain): the first question that fails, in the order of the language."""
+    worker = document["workers"][worker_id]
+    found = by_rules(document, worker_id, collection, field)
+    if found[0] != "ALLOW":
+        return found
+    if purpose not in worker["purposes"]:
+        return denied("NO_PURPOSE")
+    if worker["place"] != "device" and operator not in (None, worker["operator"]):
+        return denied("NO_OPERATOR")
+    if consent is not None and not consented(document, purpose, consent):
+        return denied("NO_CONSENT")
+    return found
+
+
+def by_rules(document, worker_id, collection, field):
+    """Return the answer of rules, tiers and chains; for a whole collection, any field's, or that of the furthest."""
+    if field is not None:
+        return for_field(document, worker_id, collection, field)
+    answers = [
+        for_field(document, worker_id, collection, each) for each in document["collections"][collection]["fields"]
+    ]
+    allowed = [each for each in answers if each[0] == "ALLOW"]
+    if allowed:
+        tier = max((tier for _, _, tier, _ in allowed), key=rank)
+        return "ALLOW", set().union(*(ids for _, ids, _, _ in allowed)), tier, []
+    named = [each for each in answers if each[0] != "NO_RULE_FIELD"]
+    return max(named, key=lambda each: ORDER.index(each[0]))
+
+
+def for_field(document, worker_id, collection, field):
+    worker = document["workers"][worker_id]
+    rules = [
+        rule for rule in document["rules"] if rule["data"] == collection and selects(rule["to"], worker_id, worker)
+    ]
+    denies = {r["id"] for r in rules if r["effect"] == "deny" and "where" not in r and covers(r, field)}
+    allows = [rule for rule in rules if rule["effect"] == "allow"]
+    granting = {rule["id"] for rule in allows if covers(rule, field)}
+    chain = seen(document, collection, field, ceiling_of(worker))
+    if denies:
+        return denied("DENIED_BY", denies)
+    if not allows:
+        return denied("NO_RULE")
+    if not granting:
+        return denied("NO_RULE_FIELD")
+    if chain is None:
+        readable_there = seen(document, collection, field, HOLDS[worker["place"]]) is not None
+        return denied("NO_READ_UP" if readable_there else "NO_PATH")
+    tier = next(tier for tier, one in forms(document, collection, field).items() if one == chain)
+    return "ALLOW", granting, tier, chain
+
+
+def denied(code, rules=()):
+    return code, set(rules), None, []
+
+
+def consented(document, purpose, consent):
+    match document.get("consent", {}).get("basis", {}).get(purpose, "opt_in"):
+        case "contract":
+            return True
+        case "opt_in":
+            return consent.get(purpose, False)
+        case "opt_out":
+            return consent.get(purpose, True)
