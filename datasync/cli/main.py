@@ -21,6 +21,7 @@ COMMANDS = {
     "view": ("datasync.cli.view", "read what a worker may see of a collection"),
     "consent": ("datasync.cli.consent", "list what subjects allow; at a device, give and withdraw consent"),
     "status": ("datasync.cli.status", "show a node: policy, devices, edges, handovers"),
+    "why": ("datasync.cli.why", "say why a worker sees a stored segment or row, or does not"),
     "handover": ("datasync.cli.handover", "start, list and show handovers"),
     "audit": ("datasync.cli.audit", "show the log of what was read, and find any change in it"),
     "db": ("datasync.cli.db", "bring a database's schema up, or compare it with this version's"),
