@@ -313,6 +313,12 @@ class AccessDenied(DatasyncError):
         """The decision's code: DENIED_BY, NO_RULE, NO_RULE_FIELD, NO_READ_UP, NO_PATH, NO_PURPOSE, ..."""
 
 
+class LogInvalid(DatasyncError):
+    """A line of the decision log cannot be read."""
+
+    code = "LOG_INVALID"
+
+
 class LearningError(DatasyncError):
     """The model cannot be trained or used on this data."""
 

@@ -46,6 +46,9 @@ POLICY_PROBLEMS_MAX = 50
 DIFF_PIECES_MAX = 1_000
 """Pieces that a set of rows is cut into to prove that others contain it; beyond it, it is not proven."""
 
+LOG_LINE_BYTES_MAX = 1 << 20
+"""One line of a decision log that is replayed."""
+
 WINDOW_BYTES = 4 << 20
 """Bytes that a sender has unacknowledged at one time."""
 
