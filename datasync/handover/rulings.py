@@ -1,7 +1,8 @@
 """Rulings: what becomes of one collection when a device goes to an operator's edge, by verdict and by consent.
 
-What a verdict requires is asked of the statements that the source has when the device has left: of those of all the
-device's streams of the collection the latest counts, and at the same stamp a refusal beats a consent.
+What a verdict requires is asked of the statements that the source has when the device has left, with those that came
+with its attach: of those of all the device's streams of the collection the latest counts, and at the same stamp a
+refusal beats a consent.
 """
 
 from collections.abc import Sequence

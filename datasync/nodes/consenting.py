@@ -50,6 +50,11 @@ def take_consents(
     return taken
 
 
+def stated(tx: Connection, spoken_of: Iterable[StreamId]) -> list[ConsentStatement]:
+    """Return what these streams are known to have said, as they signed it."""
+    return [decode_part(ConsentStatement, each.statement) for each in consents.of_streams(tx, spoken_of)]
+
+
 class Voice:
     """What a device's subject said, for every stream that the device has and for those that it opens later."""
 

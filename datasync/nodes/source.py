@@ -20,6 +20,7 @@ from datasync.handover.passage import Passage
 from datasync.handover.states import EdgeState
 from datasync.handover.transfer import Transfer
 from datasync.nodes import records
+from datasync.nodes.consenting import stated, take_consents
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.roster import PREPARED_MS, Roster
 from datasync.protocol import cbor, topics
@@ -39,10 +40,10 @@ from datasync.protocol.messages import (
     SegmentsAck,
     Superseded,
 )
-from datasync.protocol.parts import AttachToken, ConsentStatement, SealedSegment, decode_part
+from datasync.protocol.parts import AttachToken, SealedSegment
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import consents, peers, segments, streams
+from datasync.store import peers, segments, streams
 from datasync.store.segments import StoredSegment
 
 BACKBONE = "backbone"
@@ -252,6 +253,8 @@ class Source:
             told = Superseded(device=token.device, incarnation=token.incarnation, epoch=token.epoch)
             self._tell(turn, peer.name, told)
             return
+        known = {stream.stream: stream for stream in streams.of_device(turn.tx, token.device)}
+        take_consents(turn.tx, self._node.place, fence.consents, known)
         gift = self._gifts.get(token.device)
         if gift is None or gift.transfer.target != peer.name:
             gift = self._begun(turn, frozen, peer.name)
@@ -329,7 +332,6 @@ class Source:
     def _delta(
         self, turn: Turn, account: Account, gift: _Gift, sealed: list[SealedSegment], *, hot: bool, complete: bool
     ) -> Delta:
-        said = consents.of_streams(turn.tx, gift.passage.speakers) if hot or complete else []
         return Delta(
             device=account.device,
             incarnation=account.known[0],
@@ -337,7 +339,7 @@ class Source:
             streams=gift.passage.originals,
             derived=gift.passage.derived,
             segments=sealed,
-            consents=[decode_part(ConsentStatement, each.statement) for each in said],
+            consents=stated(turn.tx, gift.passage.speakers) if hot or complete else [],
             hot=hot,
             complete=complete,
         )

@@ -18,7 +18,7 @@ from datasync.handover.machine import Account, Duties
 from datasync.handover.states import EdgeState
 from datasync.nodes import records
 from datasync.nodes.challenge import Challenge
-from datasync.nodes.consenting import take_consents
+from datasync.nodes.consenting import stated, take_consents
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.roster import Roster
 from datasync.nodes.source import BACKBONE, DEVICES, Source
@@ -269,9 +269,11 @@ class Target:
     # --- until they confirm
 
     def _pursue(self, turn: Turn, account: Account, owed: Duties, cloud: NodeName) -> None:
-        for edge in owed.fence:
+        if owed.fence:
             has = transfer.coverage(turn.tx, account.device)
-            self._tell(turn, edge, Fence(token=account.token, has=has))
+            fence = Fence(token=account.token, has=has, consents=stated(turn.tx, has))
+            for edge in owed.fence:
+                self._tell(turn, edge, fence)
         active = Active(token=account.token, full=not account.pending)
         for edge in owed.activate:
             self._tell(turn, edge, active)

@@ -155,11 +155,15 @@ class Attach(Message):
 
 
 class Fence(Message):
-    """Target to source: the device's token. Freeze, and send what I lack."""
+    """Target to source: the device's token. Freeze, and send what I lack.
+
+    ``consents`` are what the device's streams said up to its attach, as the source may not have heard of the latest.
+    """
 
     t: Literal["fence"] = "fence"
     token: Annotated[bytes, Field(max_length=16_384)]
     has: Coverage
+    consents: Consents
 
 
 class Delta(Message):

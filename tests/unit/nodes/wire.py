@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 
 from datasync.domain.clock import Instant
-from datasync.domain.ids import NodeName, node_name
+from datasync.domain.ids import NodeName, node_name, operator_of
 from datasync.handover import accounts
 from datasync.handover.machine import Account
 from datasync.handover.states import EdgeState
@@ -284,10 +284,13 @@ def recorded(*numbers: int, ticket: int = 1) -> Record:
 
 
 @contextmanager
-def wire(folder: Path, template: Path, edges: Sequence[NodeName] = (CBD, DOCKS)) -> Iterator[Wire]:
+def wire(
+    folder: Path, template: Path, edges: Sequence[NodeName] = (CBD, DOCKS), policy: bytes = POLICY
+) -> Iterator[Wire]:
     """Give a wire with everybody started, the policy active, and the device attached to its first edge.
 
-    ``template`` is a database with the schema. Edges hold a copy for 5 s and wait for a silent source for 3 s.
+    ``template`` is a database with the schema. Edges hold a copy for 5 s and wait for a silent source for 3 s; those of
+    the other operator obey the same cloud.
     """
     entropy = random.Random(7).randbytes
     start = Instant(START_MS, 0)
@@ -301,7 +304,8 @@ def wire(folder: Path, template: Path, edges: Sequence[NodeName] = (CBD, DOCKS))
         stem = folder / name.replace("/", "-")
         paths = [shutil.copyfile(template, f"{stem}{end}.db") for end in ("", "-keys")]
         database, keys = (Database.open(f"sqlite:///{path}") for path in paths)
-        identity = authority.enrol(name, role, now=start, entropy=entropy)
+        enrolling = other if operator_of(name) == "globex" else authority
+        identity = enrolling.enrol(name, role, now=start, entropy=entropy)
         kit = Kit(identity, Trust(trusted), Vault(entropy(32), SqlKeyShelf(keys), entropy), entropy)
         net.nodes[name] = Wired(lambda: make(kit), database, keys, kit, make(kit))
 
@@ -314,7 +318,7 @@ def wire(folder: Path, template: Path, edges: Sequence[NodeName] = (CBD, DOCKS))
     try:
         for name in (CLOUD, *edges):
             net.restart(name)
-        net.give(CLOUD, Activate(1, POLICY))
+        net.give(CLOUD, Activate(1, policy))
         for name in (CLOUD, *edges):
             net.greet(name)
         net.restart(WATCH)
