@@ -21,8 +21,9 @@ from datasync.domain.ids import StreamId
 from datasync.policy import documents, merging
 from datasync.security.vault import Vault
 from datasync.store import segments, tables
-from datasync.store.segments import Meta
+from datasync.store.segments import Meta, StoredSegment
 from datasync.views.batches import Chunk, Joined, concat, join_batches
+from datasync.views.cursor import newest
 from datasync.views.plan import ViewPlan
 
 MERGE_ROWS = 65_536
@@ -50,7 +51,7 @@ def read_documents(
     shown: list[pa.RecordBatch] = []
     withheld: Counter[str] = Counter()
     cursor = span.start
-    for stream, newest in _streams(tx, plan, now, span):
+    for stream, latest in _streams(tx, plan, now, span):
         merged = _Merged(plan)
         for joined in _changes(tx, vault, plan, stream, span.end):
             merged.add(joined, withheld, changed=joined.position > span.after)
@@ -59,8 +60,21 @@ def read_documents(
             yield Chunk(concat(shown, plan.schema), cursor, withheld)
             shown, withheld = [], Counter()
         shown.append(batch)
-        cursor = newest
+        cursor = latest
     yield Chunk(concat(shown, plan.schema), span.end, withheld)
+
+
+def changed_by(tx: Connection, vault: Vault, plan: ViewPlan, base: StoredSegment) -> list[tuple[pa.RecordBatch, Meta]]:
+    """Return the documents that a batch changes, merged from all changes, with the constants they are judged by."""
+    merged, ignored = _Merged(plan), Counter[str]()
+    for joined in _changes(tx, vault, plan, base.stream, newest(tx, plan, 0)):
+        merged.add(joined, ignored, changed=joined.position == base.position)
+    return merged.changed()
+
+
+def is_unnamed(rows: pa.RecordBatch) -> bool:
+    """Whether there are changes that do not say which documents they change."""
+    return bool(rows.column(documents.COLUMN).null_count)
 
 
 def _streams(tx: Connection, plan: ViewPlan, now: Instant, span: Span) -> list[tuple[StreamId, int]]:
@@ -70,7 +84,7 @@ def _streams(tx: Connection, plan: ViewPlan, now: Instant, span: Span) -> list[t
     base = (t.c.collection == plan.collection, t.c.tier == int(plan.base))
     query = select(t.c.stream_id, func.max(t.c.position)).where(*base, *changed, *plan.conditions(now))
     rows = tx.execute(query.group_by(t.c.stream_id).order_by(func.max(t.c.position)))
-    return [(StreamId(stream), int(newest)) for stream, newest in rows]
+    return [(StreamId(stream), int(latest)) for stream, latest in rows]
 
 
 def _changes(tx: Connection, vault: Vault, plan: ViewPlan, stream: StreamId, end: int) -> Iterator[Joined]:
@@ -98,7 +112,7 @@ class _Merged:
     def add(self, joined: Joined, withheld: Counter[str], *, changed: bool) -> None:
         """Take the next changes; ``changed`` says whether they are what the reader asks about."""
         reason = joined.withheld
-        if joined.rows is not None and joined.rows.column(documents.COLUMN).null_count:
+        if joined.rows is not None and is_unnamed(joined.rows):
             reason = DOCUMENT_UNNAMED
         if joined.rows is None or reason:
             withheld[reason] += 1
@@ -110,12 +124,14 @@ class _Merged:
 
     def shown(self, now: Instant) -> pa.RecordBatch:
         """Return what the worker may see of the documents that changed."""
-        self._merge()
-        return concat([self._apply(number, meta, now) for number, meta in enumerate(self._metas)], self._plan.schema)
+        batches = [self._plan.rules.apply(batch, meta, now) for batch, meta in self.changed()]
+        return concat(batches, self._plan.schema)
 
-    def _apply(self, number: int, meta: Meta, now: Instant) -> pa.RecordBatch:
-        chosen = self._changed & (self._meta_of == number)
-        return self._plan.rules.apply(self._state.filter(pa.array(chosen)), meta, now)
+    def changed(self) -> list[tuple[pa.RecordBatch, Meta]]:
+        """Return the documents that changed, with the constants of their latest changes."""
+        self._merge()
+        chosen = [self._changed & (self._meta_of == number) for number in range(len(self._metas))]
+        return [(self._state.filter(pa.array(these)), meta) for these, meta in zip(chosen, self._metas, strict=True)]
 
     def _number(self, meta: Meta) -> int:
         """Return the constants' number; their text tells 1 from true, as conditions do."""

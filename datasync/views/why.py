@@ -5,25 +5,29 @@ answer. What is told are names (of rules, conditions, columns, layers, statement
 whoever looks after a node learns what is wrong with a view without reading it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Connection, func, select
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import AccessDenied, NotFound
 from datasync.domain.ids import StreamId
 from datasync.domain.ranges import RangeSet
+from datasync.policy import documents
 from datasync.policy.compiled import Policy, Worker
 from datasync.policy.decide import Judgement, RuleOutcome
 from datasync.policy.explain import explained
 from datasync.policy.predicate import clause_text
 from datasync.security.vault import Vault
 from datasync.store import segments, streams, tables
-from datasync.store.segments import StoredSegment
+from datasync.store.segments import Meta, StoredSegment
 from datasync.views import consent
 from datasync.views.batches import PARTNER_MISSING, Joined, join_batches
+from datasync.views.documents import DOCUMENT_UNNAMED, changed_by, is_unnamed
 from datasync.views.plan import CONSENT, TERMS, TIME, ViewPlan
 from datasync.views.plan import plan as compile_plan
 
@@ -131,7 +135,11 @@ class _Walk:
         base = self._base(plan, self._visible(stored))
         self._metadata(plan, base)
         joined = self._content(vault, plan, base)
-        judgement = self._rules(plan, joined, self._rows(plan, joined))
+        rows = self._rows(plan, joined)
+        if plan.reads_documents:
+            judgement = self._rules(plan, self._documents(vault, plan, base, rows))
+            return judgement.rules, judgement.columns
+        judgement = self._rules(plan, [(rows, joined.meta)])
         return judgement.rules, tuple(name for name in judgement.columns if joined.sources.get(name))
 
     def _plan(self, collection: str) -> ViewPlan:
@@ -187,6 +195,8 @@ class _Walk:
             if not self._tx.scalar(select(func.count(_T.c.id)).where(_T.c.id == base.id, *conditions)):
                 raise self._failed(name, code, ruled_out)
             self._passed(name, passed)
+        if plan.reads_documents:
+            return  # the constants of a document's latest change count, whichever batch that is in
         if not plan.pruning.may_show(base.meta, self._now):
             raise self._failed("constants", CONSTANTS_DIFFER, self._unmet(plan, base))
         self._passed("constants", "no constant of the device rules it out")
@@ -211,6 +221,8 @@ class _Walk:
         joined = next(join_batches(self._tx, vault, plan, [base]))
         if joined.rows is None:
             raise self._failed("content", joined.withheld, joined.detail)
+        if plan.reads_documents and is_unnamed(joined.rows):
+            raise self._failed("content", DOCUMENT_UNNAMED, "its rows do not say which documents they change")
         self._passed("content", "its layers are here, open with their keys, and are what their streams signed")
         differ = [name for name in plan.schema.names if not joined.sources.get(name)]
         made = f"as the policy in force makes them, but for {', '.join(differ)}" if differ else "as it makes them"
@@ -232,9 +244,20 @@ class _Walk:
         self._passed("rows", "the row is in the layers that the view reads")
         return joined.rows.slice(int(found[0]), 1)
 
-    def _rules(self, plan: ViewPlan, joined: Joined, rows: pa.RecordBatch) -> Judgement:
-        judgement = plan.rules.judge(rows, joined.meta, self._now)
-        count = f"{judgement.rows} of {rows.num_rows} rows"
+    def _documents(
+        self, vault: Vault, plan: ViewPlan, base: StoredSegment, changes: pa.RecordBatch
+    ) -> Sequence[tuple[pa.RecordBatch, Meta]]:
+        """Return the documents that the rows change, as all changes together make them."""
+        names = changes.column(documents.COLUMN)
+        merged = changed_by(self._tx, vault, plan, base)
+        chosen = [(batch.filter(pc.is_in(batch.column(documents.COLUMN), names)), meta) for batch, meta in merged]
+        found = [(batch, meta) for batch, meta in chosen if batch.num_rows]
+        self._passed("documents", f"{sum(batch.num_rows for batch, _ in found)} documents, merged from all changes")
+        return found
+
+    def _rules(self, plan: ViewPlan, batches: Sequence[tuple[pa.RecordBatch, Meta]]) -> Judgement:
+        judgement = _sum([plan.rules.judge(rows, meta, self._now) for rows, meta in batches])
+        count = f"{judgement.rows} of {sum(rows.num_rows for rows, _ in batches)}"
         if not judgement.rows:
             self._failed("rules", HIDDEN_BY_RULES, f"the rules show {count}")
             raise _Unseen(judgement.rules)
@@ -247,6 +270,20 @@ class _Walk:
     def _failed(self, name: str, code: str, detail: str) -> _Unseen:
         self.steps.append(Step(name, code, detail))
         return _Unseen()
+
+
+def _sum(parts: Sequence[Judgement]) -> Judgement:
+    """Return what was judged apart, on account of other constants, as one."""
+    return Judgement(
+        rules=tuple(_same_rule(outcomes) for outcomes in zip(*(part.rules for part in parts), strict=True)),
+        rows=sum(part.rows for part in parts),
+        columns=tuple(dict.fromkeys(name for part in parts for name in part.columns)),
+    )
+
+
+def _same_rule(outcomes: Sequence[RuleOutcome]) -> RuleOutcome:
+    rows = sum(each.rows for each in outcomes)
+    return replace(outcomes[0], rows=rows, failed=None if rows else outcomes[0].failed)
 
 
 def _labels(plan: ViewPlan) -> str:

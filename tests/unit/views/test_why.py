@@ -9,8 +9,9 @@ from datasync.domain.errors import NotFound
 from datasync.domain.tiers import Place, Tier
 from datasync.policy.decide import worker
 from datasync.protocol import segment as codec
-from datasync.store import segments
+from datasync.store import segments, streams
 from datasync.views.why import Question, Row, why
+from tests.unit.views.test_documents import WITH_SETTINGS
 
 EDGE, PUBLIC = Tier.EDGE_PRIVATE, Tier.PUBLIC
 ROUTING, OPT_IN, OPT_OUT = "service.routing", "improve.train", "research.stats"
@@ -38,7 +39,19 @@ def row(site, number, tier=EDGE, device="watch-1"):
 def test_a_segment_that_is_seen_passes_every_step(edge, trip):
     edge.capture("watch-1", [trip(), trip("school_bus")])
     answer = ask(edge, "router", edge.stored(EDGE)[0].id)
-    steps = ["policy", "stored", "layer", "consent", "terms", "time", "constants", "content", "columns", "rows", "rules"]
+    steps = [
+        "policy",
+        "stored",
+        "layer",
+        "consent",
+        "terms",
+        "time",
+        "constants",
+        "content",
+        "columns",
+        "rows",
+        "rules",
+    ]
     assert [(step.name, step.code) for step in answer.steps] == [(name, "") for name in steps]
     assert (answer.code, answer.collection, answer.columns) == ("SEEN", "trips", ("started", "speed", "mode"))
     assert [(each.rule, each.rows, each.failed) for each in answer.rules] == [("R2", 2, None)]
@@ -227,6 +240,49 @@ def test_at_the_cloud_a_stream_speaks_for_itself(edge, cloud, trip):
     assert ask(cloud, "trainer", Row(stream, 0), OPT_OUT).code == "SEEN"
     cloud.consent_of(stream, OPT_OUT, given=False, at=1)
     assert ask(cloud, "trainer", Row(stream, 0), OPT_OUT).code == "NO_CONSENT"
+
+
+@pytest.fixture
+def settings(edge):
+    """An edge that keeps documents; a change of one, by its only row."""
+    edge.activate(WITH_SETTINGS)
+
+    def put(**fields):
+        edge.capture("watch-1", [{"user_id": "ann", "name": "ui", **fields}], collection="settings")
+
+    return put
+
+
+def test_of_a_change_the_rules_judge_the_document_that_all_changes_make(edge, settings):
+    settings(theme="dark", seen=1)
+    with edge.database.read() as tx:
+        stream = next(each for each in streams.of_device(tx, "watch-1") if each.tier is EDGE)
+    first = Row(stream.stream, 0)
+    hidden = ask(edge, "counter", first)
+    assert (hidden.code, hidden.rules[0].failed, hidden.columns) == ("HIDDEN_BY_RULES", "seen ge 3", ())
+    settings(seen=2)
+    shown = ask(edge, "counter", first)
+    assert (shown.code, shown.columns) == ("SEEN", ("theme",))
+    assert edge.rows("counter", collection="settings") == [{"theme": "dark"}]
+
+
+def test_of_a_batch_of_changes_its_own_documents_are_judged(edge, settings):
+    settings(theme="dark", seen=5)
+    settings(name="map", theme="light", seen=1)
+    with edge.database.read() as tx:
+        stream = next(each for each in streams.of_device(tx, "watch-1") if each.tier is EDGE)
+        first, second = segments.of_stream(tx, stream.stream)
+    assert [ask(edge, "counter", each.id).code for each in (first, second)] == ["SEEN", "HIDDEN_BY_RULES"]
+    assert [step.name for step in ask(edge, "counter", first.id).steps][-3:] == ["rows", "documents", "rules"]
+
+
+def test_a_change_that_was_raised_is_out_of_sight_though_its_document_is_not(edge, settings):
+    settings(theme="dark", seen=5)
+    settings(theme="hidden", seen=5)
+    with edge.database.read() as tx:
+        stream = next(each for each in streams.of_device(tx, "watch-1") if each.tier is EDGE)
+    answers = [ask(edge, "counter", Row(stream.stream, number)).code for number in range(2)]
+    assert answers == ["SEEN", "RAISED"]
 
 
 def test_no_answer_tells_a_value_of_a_cell(make_site, trip):
