@@ -12,7 +12,8 @@ from datasync.domain.ids import node_name
 from datasync.domain.limits import EPOCH_LEAP_MAX, MESSAGE_BYTES_MAX
 from datasync.domain.tiers import Tier
 from datasync.nodes.shell import system_clock
-from datasync.protocol import cbor, envelope, topics
+from datasync.policy.loading import load
+from datasync.protocol import bundle, cbor, envelope, topics
 from datasync.protocol.messages import Active, Advise, Delta, Forward, PolicyBundle, SegmentsAck
 from datasync.security.identity import Role
 from datasync.security.trust import Authority, Trust
@@ -163,8 +164,8 @@ def test_a_device_may_not_speak_as_an_edge(stage) -> None:
 
 def test_an_edge_may_not_speak_as_the_cloud(stage) -> None:
     docks = stage.deployment.edges[DOCKS].identity
-    bundle = PolicyBundle(revision=9, digest="0" * 64, source=rows.POLICY.replace(b"revision: 1", b"revision: 9"))
-    signed = envelope.sign(docks, topics.POLICY, bundle.encode())
+    policy = PolicyBundle(revision=9, digest="0" * 64, source=rows.POLICY.replace(b"revision: 1", b"revision: 9"))
+    signed = envelope.sign(docks, topics.POLICY, policy.encode())
     stage.refused(stage.edge, "SIGNER_FOREIGN", lambda: stage.backbone.say(topics.POLICY, signed))
     topic = topics.edge_in(CBD, DOCKS)
     advise = envelope.sign(
@@ -367,16 +368,46 @@ def markers(stage: Stage, server: Server) -> list[tuple[str, Tap]]:
     return [(topics.device_up("watch-0"), stage.taps[server.name]), (topics.edge_in(server.name, CBD), stage.backbone)]
 
 
+OTHER = rows.POLICY.replace(b"\nid: ", b"\nid: not-")
+NEXT = rows.POLICY.replace(b"revision: 1", b"revision: 2")
+BAD_POLICIES = {
+    "SIGNER_FOREIGN": lambda stage: bundle.sign(stage.deployment.cloud.identity, load(NEXT)),
+    "POLICY_REVISION_CONFLICT": lambda stage: bundle.sign(stage.deployment.policy_key, load(OTHER)),
+    "POLICY_DIGEST_MISMATCH": lambda stage: claimed(stage, NEXT),
+    "POLICY_INVALID": lambda stage: claimed(stage, NEXT + b"rules_of_its_own: []\n"),
+    "MESSAGE_TOO_LARGE": lambda stage: bytes(3 << 20),
+}
+
+
+def claimed(stage: Stage, source: bytes) -> bytes:
+    """Return a policy that is well signed, and whatever its digest, of another one."""
+    said = PolicyBundle(revision=2, digest="0" * 64, source=source)
+    return envelope.sign(stage.deployment.policy_key, topics.POLICY, said.encode())
+
+
+@pytest.mark.parametrize("code", BAD_POLICIES)
+def test_a_policy_that_must_not_be_followed_is_refused_and_whoever_watches_comes_to_know(stage, code: str) -> None:
+    edge, bad = stage.edge, BAD_POLICIES[code](stage)
+    counted = edge.metric("datasync_policy_refused_total", code=code)
+    stage.refused(edge, code, lambda: stage.backbone.say(topics.POLICY, bad))
+    assert edge.metric("datasync_policy_refused_total", code=code) == counted + 1
+    assert edge.metric("datasync_policy_revision") == 1
+    assert edge.admin.get("v1", "admin", "node")["policy_refused"]["code"] == code
+    assert f"refused as {code}, the active policy stays in force" in edge.tail()
+
+
 def test_an_older_policy_said_again_does_not_replace_a_newer_one(stage) -> None:
     deployment, cloud = stage.deployment, stage.deployment.cloud
-    newer = rows.POLICY.replace(b"revision: 1", b"revision: 2")
-    with cloud.admin.request("POST", ("v1", "admin", "policies"), {}, newer, "application/yaml") as response:
+    with cloud.admin.request("POST", ("v1", "admin", "policies"), {}, NEXT, "application/yaml") as response:
         response.read()
     for edge in deployment.edges.values():
         deployment.until(lambda edge=edge: revision(edge) == 2, f"the newer policy at {edge.name}")
     older = stage.said(cloud.name, topics.POLICY)[0]
     stage.refused(stage.edge, "POLICY_REVISION_STALE", lambda: stage.backbone.say(topics.POLICY, older))
     assert [revision(edge) for edge in deployment.edges.values()] == [2, 2]
+    known = cloud.admin.get("v1", "admin", "edges")["edges"]
+    assert [edge["policy_revision"] for edge in known] == [2, 2]
+    assert [edge.metric("datasync_policy_revision") for edge in deployment.edges.values()] == [2, 2]
 
 
 def revision(server: Server) -> int:

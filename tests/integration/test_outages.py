@@ -39,7 +39,7 @@ from datasync.store.keys import SqlKeyShelf
 from datasync.sync.capture import own_streams
 from datasync.transport.mqtt import MqttLink
 from tests.integration import rows, verdict
-from tests.integration.deployment import BROKER_SETTINGS, CBD, CLOUD, Deployment, Place, Server
+from tests.integration.deployment import BROKER_SETTINGS, CBD, CLOUD, POLICY_KEY, Deployment, Place, Server
 from tests.integration.mosquitto import PATIENCE_S
 from tests.integration.rows import TRIPS
 
@@ -341,3 +341,25 @@ def test_a_node_that_can_do_nothing_says_so_and_goes_on_when_it_can(run, bench) 
         run(main())
     finally:
         SickCloud.sick = False
+
+
+def test_a_policy_is_in_force_for_others_when_it_is_committed_and_not_before(run, bench) -> None:
+    cloud = bench(CLOUD, Role.CLOUD)
+    key = Authority.create("acme", system_clock()).enrol(POLICY_KEY, Role.POLICY, now=system_clock())
+    seen: list[tuple[int | None, object]] = []
+
+    class Watched(CloudNode):
+        def duties(self, turn: Turn) -> None:
+            super().duties(turn)
+            seen.append((self.revision, shell.policy))
+
+    shell = cloud.shell(lambda: Watched(cloud.kit, key), lambda name: MqttLink("mqtt://127.0.0.1:9", "cloud", [name]))
+
+    async def main() -> None:
+        async with running(shell):
+            await shell.ask(lambda ticket: Activate(ticket, rows.POLICY))
+            assert seen[-1] == (1, None)
+            assert shell.policy is not None
+            assert shell.policy.revision == 1
+
+    run(main())

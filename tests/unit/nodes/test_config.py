@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 
 from datasync.domain.errors import ConfigError
+from datasync.domain.ids import node_name
 from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, NodeConfig
 from datasync.nodes.config_file import load, load_any
+from datasync.nodes.run import run_cloud
+from datasync.nodes.shell import system_clock
+from datasync.security.identity import Role
+from datasync.security.trust import Authority
 
 DEVICE = """
 identity = "identity"
@@ -208,3 +213,41 @@ def test_the_kind_of_node_is_read_off_its_keys(file: Path) -> None:
         file.write_text(text)
         kinds[kind] = type(load_any(file, {}))
     assert all(kind is found for kind, found in kinds.items())
+
+
+API = f"""
+[api]
+port = 0
+admin_token_hash = "{hashlib.sha256(b"token").hexdigest()}"
+"""
+
+
+def test_a_device_has_an_api_only_where_its_section_says_so(file: Path) -> None:
+    assert read(DeviceConfig, file, DEVICE).api is None
+    api = read(DeviceConfig, file, DEVICE + API, DATASYNC_API__PORT="8099").api
+    assert (api.host, api.port, api.admin_hash()) == ("127.0.0.1", 8099, hashlib.sha256(b"token").hexdigest())
+    assert "admin_token" in mistakes(DeviceConfig, file, DEVICE + "\n[api]\nport = 1")
+
+
+def test_a_cloud_that_is_to_sign_a_policy_needs_the_key(file: Path) -> None:
+    assert read(CloudConfig, file, CLOUD).policy_key is None
+    assert "policy needs policy_key" in mistakes(CloudConfig, file, CLOUD + '\npolicy = "policy.yaml"')
+    config = read(CloudConfig, file, CLOUD + '\npolicy = "policy.yaml"\npolicy_key = "policy-key"')
+    assert config.policy_key == file.parent / "policy-key"
+
+
+@pytest.mark.parametrize(
+    ("name", "role"), [("acme/cbd", Role.EDGE), ("acme/cloud", Role.CLOUD), ("borealis/key", Role.POLICY)]
+)
+def test_a_cloud_does_not_start_with_a_key_that_is_not_its_operators_policy_key(
+    tmp_path: Path, name: str, role: Role
+) -> None:
+    now = system_clock()
+    acme, other = Authority.create("acme", now), Authority.create("borealis", now)
+    acme.enrol(node_name("acme/cloud"), Role.CLOUD, now=now).save(tmp_path / "identity")
+    (acme if name.startswith("acme/") else other).enrol(node_name(name), role, now=now).save(tmp_path / "policy-key")
+    acme.save(tmp_path / "authority")
+    text = CLOUD.replace('trust = "trust"', 'trust = "authority"').replace("/var/lib/datasync/", f"{tmp_path}/")
+    config = read(CloudConfig, tmp_path / "cloud.toml", text + '\npolicy_key = "policy-key"')
+    with pytest.raises(ConfigError, match="policy key"):
+        run_cloud(config)

@@ -86,7 +86,7 @@ def test_a_device_is_proved_by_the_operator_that_enrolled_it(
     assert trust.verify(device.certificate, now).operator == "borealis"
 
 
-@pytest.mark.parametrize("role", [Role.EDGE, Role.CLOUD])
+@pytest.mark.parametrize("role", [Role.EDGE, Role.CLOUD, Role.POLICY])
 def test_an_operator_cannot_vouch_for_another_operators_node(
     trust: Trust, borealis: Authority, now: Instant, role: Role
 ) -> None:
@@ -143,6 +143,7 @@ def test_an_expired_authority_proves_nothing(now: Instant, entropy: Entropy) -> 
         ("acme/cbd", Role.DEVICE),
         ("watch-7", Role.EDGE),
         ("watch-7", Role.CLOUD),
+        ("policy", Role.POLICY),
         ("Watch", Role.DEVICE),
         ("a/b/c", Role.EDGE),
         ("", Role.DEVICE),
