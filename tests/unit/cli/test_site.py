@@ -85,6 +85,18 @@ def test_what_the_policy_denies_is_exit_code_1_with_its_reason(site: RunningSite
     assert not output.exists()
 
 
+def test_why_tells_of_every_segment_what_a_view_does_with_it(site: RunningSite, coach: str, rows: list[Any]) -> None:
+    who = ("--worker", "edge-coach", "--url", site.url("edge"), "--json")
+    asked = [site.datasync("why", str(number), *who, "--purpose", "service.coaching") for number in (1, 2)]
+    answers = [json.loads(ended.stdout) for ended in asked]
+    assert [answer["sees"] for answer in answers] == [ended.returncode == 0 for ended in asked]
+    seen = next(answer for answer in answers if answer["sees"])
+    assert set(seen["columns"]) == set(rows[0])
+    refused = site.datasync("why", "1", *who, "--purpose", "improve.train")
+    assert (refused.returncode, json.loads(refused.stdout)["code"]) == (1, "NO_PURPOSE")
+    assert site.datasync("why", "1", *who, "--purpose", "service.coaching", token=coach).returncode == 1
+
+
 def test_status_shows_the_node_and_what_it_knows(site: RunningSite, rows: list[Any]) -> None:
     told = site.done("status", "--url", site.url("edge"))
     assert "acme/cbd" in told
