@@ -22,6 +22,11 @@ class Comparison:
     foreign: int
     changed: int
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether what was found is what was expected."""
+        return not (self.lost or self.duplicated or self.foreign or self.changed)
+
 
 def compare(
     expected: pa.RecordBatch | pa.Table, found: pa.Table, channels: Sequence[str], tolerance: float = 0.0
@@ -44,6 +49,19 @@ def compare(
         foreign=len(unique) - len(common),
         changed=int(changed.sum()),
     )
+
+
+def compare_counts(expected: pa.Table, found: pa.Table) -> Comparison:
+    """Compare how many rows there are of each recording, where a row's place in it is not shown."""
+    wanted, there = _counts(expected), _counts(found)
+    lost = sum(max(0, rows - there.get(number, 0)) for number, rows in wanted.items())
+    duplicated = sum(max(0, rows - wanted[number]) for number, rows in there.items() if number in wanted)
+    foreign = sum(rows for number, rows in there.items() if number not in wanted)
+    return Comparison(sum(wanted.values()), sum(there.values()), lost, duplicated, foreign, 0)
+
+
+def _counts(rows: pa.Table) -> dict[int, int]:
+    return {each["values"]: each["counts"] for each in rows["recording"].value_counts().to_pylist()}
 
 
 def _keys(rows: pa.RecordBatch | pa.Table) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -14,18 +14,20 @@ from datasync.demo.findings import Findings
 
 def as_json(found: Findings) -> dict[str, Any]:
     """Return the findings as plain values."""
-    places = {"devices": found.devices, "edges": found.edges, "cloud": found.cloud}
+    looked = found.looked
+    places = {"devices": looked.devices, "edges": looked.edges, "cloud": looked.cloud}
     return {
         "seconds": round(found.seconds, 1),
         "clean": found.is_clean,
-        "rows_recorded": found.devices.expected,
+        "faults": list(found.faults),
+        "rows_recorded": looked.devices.expected,
         "rows_lost": sum(each.lost for each in places.values()),
         "rows_duplicated": sum(each.duplicated for each in places.values()),
         "rows_changed": sum(each.changed + each.foreign for each in places.values()),
         "leaked": len(found.leaks.leaked),
         "comparison": {place: asdict(each) for place, each in places.items()},
-        "held": [asdict(each) for each in found.held],
-        "sights": [asdict(each) for each in found.sights],
+        "held": [asdict(each) for each in looked.held],
+        "sights": [asdict(each) for each in looked.sights],
         "handovers": {
             "count": len(found.journeys),
             "planned": sum(journey["planned"] for journey in found.journeys),
@@ -33,7 +35,10 @@ def as_json(found: Findings) -> dict[str, Any]:
             "interruption_ms_p95": found.interruption_ms(0.95),
             "journeys": list(found.journeys),
         },
-        "learning": found.learning.to_dict() if found.learning else {"missing": found.learning_missing},
+        "documents": asdict(looked.documents),
+        "withdrawal_and_rollout": asdict(found.happened) | asdict(looked.statistics),
+        "visits": [asdict(each) for each in found.visits],
+        "learning": looked.learning.to_dict() if looked.learning else {"missing": looked.learning_missing},
         "leaks": asdict(found.leaks),
     }
 
@@ -44,22 +49,24 @@ def show(found: Findings, console: Console) -> None:
     _show_sights(found, console)
     _show_handovers(found, console)
     _show_comparison(found, console)
+    _show_policy_at_work(found, console)
+    _show_visits(found, console)
     _show_learning(found, console)
     _show_leaks(found, console)
-    verdict = "nothing lost, doubled, changed or leaked" if found.is_clean else "NOT CLEAN: see above"
+    verdict = "nothing lost, doubled, changed or leaked" if found.is_clean else f"NOT CLEAN: {', '.join(found.faults)}"
     console.print(f"[bold]{verdict}[/bold], {found.seconds:.0f} s")
 
 
 def _show_held(found: Findings, console: Console) -> None:
     table = Table("place", "tier", "segments", "rows", title="What each place holds")
-    for each in found.held:
+    for each in found.looked.held:
         table.add_row(each.place, each.tier, f"{each.segments:,}", f"{each.rows:,}")
     console.print(table)
 
 
 def _show_sights(found: Findings, console: Console) -> None:
-    table = Table("worker", "purpose", "field", "sees", "why", title="What each worker may see of motion")
-    for each in found.sights:
+    table = Table("worker", "purpose", "field", "sees", "why", title="What each worker may see")
+    for each in found.looked.sights:
         sees = " → ".join(each.chain) if each.chain else "as it is"
         table.add_row(
             each.worker, each.purpose, each.field, sees if each.allowed else f"nothing ({each.code})", each.why
@@ -90,22 +97,63 @@ def _show_comparison(found: Findings, console: Console) -> None:
         "changed",
         title="Every row, compared with its source",
     )
-    for place, each in (("devices", found.devices), ("edges together", found.edges), ("cloud", found.cloud)):
+    looked = found.looked
+    for place, each in (("devices", looked.devices), ("edges together", looked.edges), ("cloud", looked.cloud)):
         table.add_row(place, *_counts(each))
     console.print(table)
 
 
+def _show_policy_at_work(found: Findings, console: Console) -> None:
+    documents, statistics, happened = found.looked.documents, found.looked.statistics, found.happened
+    console.print(
+        f"Documents: {documents.equal} of {documents.expected} wearers' progress at the edges is what was recorded, "
+        f"merged from the changes of every edge that the device came by"
+    )
+    console.print(
+        f"Consent: {happened.withdrew} was in the statistics with {happened.counted_before:,} rows, withdrew, and was "
+        f"gone after {happened.withdrawal_s:.1f} s; now {statistics.withdrawn:,} of its rows are counted, and "
+        f"{statistics.others.found:,} of {statistics.others.expected:,} of the others'"
+    )
+    gone = ", ".join(sorted(set(happened.columns_before) - set(statistics.columns)))
+    numbers = sorted({str(number) for number in statistics.revisions.values()})
+    console.print(
+        f"Rollout: revision 2 was in force at every edge and in the cloud {happened.rollout_s:.1f} s after it was "
+        f"given, while {happened.recording} watches recorded and roamed; it took {gone or 'nothing'} from the "
+        f"statistics; all {len(statistics.revisions)} nodes follow revision {' and '.join(numbers)}"
+    )
+
+
+def _show_visits(found: Findings, console: Console) -> None:
+    table = Table(
+        *("device", "roaming", "rows there", "of", "columns", "documents", "same pseudonym", "after"),
+        title="Visits to another operator's edge",
+    )
+    for each in found.visits:
+        table.add_row(
+            each.device,
+            "agreed" if each.agreed else "refused",
+            f"{each.rows.found:,}",
+            f"{each.rows.expected:,}",
+            ", ".join(each.columns),
+            str(len(each.documents)),
+            "yes" if each.linked else "no",
+            f"{each.ms:,} ms",
+        )
+    console.print(table)
+
+
 def _show_learning(found: Findings, console: Console) -> None:
-    if found.learning is None:
-        console.print(f"Learning: not compared: {found.learning_missing}")
+    learning = found.looked.learning
+    if learning is None:
+        console.print(f"Learning: not compared: {found.looked.learning_missing}")
         return
     table = Table(
         "stage", "held-out windows", "of what the edge saw before", title="Accuracy, mean over seeds and edges"
     )
     for stage in STAGES:
-        table.add_row(stage, f"{found.learning.mean(stage):.3f}", f"{found.learning.old_mean(stage):.3f}")
+        table.add_row(stage, f"{learning.mean(stage):.3f}", f"{learning.old_mean(stage):.3f}")
     console.print(table)
-    console.print(found.learning.sentence)
+    console.print(learning.sentence)
 
 
 def _show_leaks(found: Findings, console: Console) -> None:

@@ -1,8 +1,9 @@
 """``datasync demo``: real recordings through real nodes, and a check of everything that is claimed.
 
 Cloud, edges and devices are processes with sockets between them. While the devices record and roam, a tap listens
-on every broker; then what arrived is compared with what was recorded, the workers' views are explained and learned
-from, and everything outside the devices is searched for what is private. No figure is assumed.
+on every broker, a wearer withdraws consent and a new revision of the policy is rolled out; then what arrived is
+compared with what was recorded, the workers' views are explained and learned from, two watches visit another
+operator's edge, and everything outside the devices is searched for what is private. No figure is assumed.
 """
 
 import asyncio
@@ -21,18 +22,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datasync.demo import findings, report
 from datasync.demo.findings import Findings
-from datasync.demo.leaks import Tap
+from datasync.demo.leaks import Tap, needles, search
+from datasync.demo.meanwhile import SECOND, Happened, Meanwhile
 from datasync.demo.options import DemoOptions
 from datasync.demo.recordings import DemoData, load
 from datasync.demo.town import Node, Town
+from datasync.demo.visiting import visits
 from datasync.domain.errors import NodeStopped
+from datasync.nodes.run import sole
 from datasync.nodes.shell import system_clock
-from datasync.security.certificates import Role
 
-WORKERS = {
-    Role.CLOUD: ("cloud-trainer", "cloud-stats"),
-    Role.EDGE: ("edge-coach", "edge-trainer"),
-}
 POLL_S = 0.1
 REPORT_WIDTH = 160
 """Where the output is no terminal, whose width one could ask for."""
@@ -56,52 +55,78 @@ def main_demo(options: DemoOptions) -> int:
 
 
 def _run(options: DemoOptions, folder: Path, console: Console) -> tuple[Findings, Town]:
-    began = time.monotonic()
     start_ms = system_clock().wall_ms
     data = load(options.seed, options.devices, start_ms=start_ms)
     town = Town(folder, [(device.name, device.home) for device in data.devices])
     try:
         with _progress(console) as progress:
-            task = progress.add_task("starting a cloud and two edges", total=None)
+            task = progress.add_task("starting a cloud and the edges of two operators", total=None)
             town.start()
-            town.open(policy_source(), WORKERS)
+            town.open(policy_source())
             progress.remove_task(task)
-            told = asyncio.run(_record(town, data, options, start_ms, folder / "brokers.tap", progress))
-            task = progress.add_task("comparing every row, learning, searching for leaks", total=None)
-            found = findings.gather(town, data, told, folder / "brokers.tap", began)
-            progress.remove_task(task)
-    except BaseException:
+            found = asyncio.run(_tapped(town, data, options, start_ms, folder / "brokers.tap", progress))
+    except BaseException as error:
         town.stop()
-        raise
+        raise sole(error) from None
     return found, town
 
 
-async def _record(
+async def _tapped(
     town: Town, data: DemoData, options: DemoOptions, start_ms: int, tap: Path, progress: Progress
-) -> list[findings.Told]:
-    """Let the watches record and roam, everything that passes the brokers tapped; return what they told."""
+) -> Findings:
+    """Let everything happen, all that passes the brokers tapped, and look at what is there."""
+    began = time.monotonic()
     async with Tap([node.broker for node in town.servers], tap):
-        for index, node in enumerate(town.devices):
-            node.run([
-                *(sys.executable, "-m", "datasync.demo.watch", "--config", str(node.config)),
-                *("--index", str(index), "--devices", str(options.devices), "--seed", str(options.seed)),
-                *("--start-ms", str(start_ms), "--speed", str(options.speed)),
-            ])  # fmt: skip
-        totals = [device.rows.num_rows for device in data.devices]
-        bars = [
-            progress.add_task(f"{node.name} records and roams", total=total)
-            for node, total in zip(town.devices, totals, strict=True)
-        ]
-        while any(node.is_running for node in town.devices):
-            await asyncio.sleep(POLL_S)
-            for node, bar in zip(town.devices, bars, strict=True):
-                progress.update(bar, completed=float(_last(node).get("rows", 0)))
-            for node in town.devices:
-                if not node.is_running and node.process is not None and node.process.returncode:
-                    raise NodeStopped(f"{node.name} failed", where=str(node.log), fix=node.log.read_text()[-2000:])
-        for bar in bars:
-            progress.remove_task(bar)
-    return [findings.Told.parse(_last(node)) for node in town.devices]
+        happened = await _record(town, data, options, start_ms, progress)
+        told = [findings.Told.parse(_last(node)) for node in town.devices]
+        with _step(progress, "comparing every row, learning"):
+            looked = await asyncio.to_thread(findings.look, town, data, told)
+        with _step(progress, "visiting another operator's edge"):
+            visited = await visits(town, data)
+    with _step(progress, "searching for leaks"):
+        leaks = search(needles(data), tap, town.servers, town.devices)
+    return Findings(looked, told, happened, visited, leaks, time.monotonic() - began)
+
+
+async def _record(town: Town, data: DemoData, options: DemoOptions, start_ms: int, progress: Progress) -> Happened:
+    """Let the watches record and roam, and meanwhile what happens meanwhile."""
+    withdraw = town.devices[0].folder / "withdraw"
+    for index, node in enumerate(town.devices):
+        node.run([
+            *(sys.executable, "-m", "datasync.demo.watch", "--config", str(node.config)),
+            *("--index", str(index), "--devices", str(options.devices), "--seed", str(options.seed)),
+            *("--start-ms", str(start_ms), "--speed", str(options.speed), "--revision", str(SECOND)),
+            *(("--withdraw", str(withdraw)) if index == 0 else ()),
+        ])  # fmt: skip
+    meanwhile = Meanwhile(town, data.devices[0], withdraw, policy_source())
+    async with asyncio.TaskGroup() as tasks:
+        happened = tasks.create_task(meanwhile.run())
+        tasks.create_task(_show_progress(town, data, progress))
+    return happened.result()
+
+
+async def _show_progress(town: Town, data: DemoData, progress: Progress) -> None:
+    """Show how far each watch is until the last has ended. Raises NodeStopped when one failed."""
+    bars = [
+        progress.add_task(f"{node.name} records and roams", total=device.rows.num_rows)
+        for node, device in zip(town.devices, data.devices, strict=True)
+    ]
+    while any(node.is_running for node in town.devices):
+        await asyncio.sleep(POLL_S)
+        for node, bar in zip(town.devices, bars, strict=True):
+            progress.update(bar, completed=float(_last(node).get("rows", 0)))
+        for node in town.devices:
+            if not node.is_running and node.process is not None and node.process.returncode:
+                raise NodeStopped(f"{node.name} failed", where=str(node.log), fix=node.log.read_text()[-2000:])
+    for bar in bars:
+        progress.remove_task(bar)
+
+
+@contextmanager
+def _step(progress: Progress, what: str) -> Iterator[None]:
+    task = progress.add_task(what, total=None)
+    yield
+    progress.remove_task(task)
 
 
 def policy_source() -> bytes:

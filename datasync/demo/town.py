@@ -1,4 +1,4 @@
-"""The demo's town: a cloud, two edges and the devices, enrolled and configured in one folder, each a process.
+"""The demo's town: a cloud, edges of two operators and the devices, in one folder, each enrolled, each a process.
 
 Nothing here is a special path: the nodes are started by the same command and configuration files that a person
 would use, with brokers inside the edges' and the cloud's processes, and are talked to over their sockets.
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,9 @@ from datasync.cli.api_client import ApiClient, Refused
 from datasync.demo.positions import SITES
 from datasync.domain.clock import Instant
 from datasync.domain.errors import DatasyncError, NodeStopped
-from datasync.domain.ids import NodeName, node_name
+from datasync.domain.ids import NodeName, node_name, operator_of
 from datasync.nodes.shell import system_clock
+from datasync.policy.loading import load as load_policy
 from datasync.security.certificates import Role
 from datasync.security.trust import Authority
 from datasync.security.vault import Vault, load_or_create_node_key
@@ -33,6 +34,8 @@ from datasync.store.workers import token_hash
 CLOUD = node_name("acme/cloud")
 POLICY_KEY = node_name("acme/policy")
 EDGES = tuple(node_name(site.edge) for site in SITES)
+HUB = node_name("borealis/hub")
+OPERATORS = ("acme", "borealis")
 START_S_MAX = 60.0
 STOP_S_MAX = 10.0
 
@@ -94,7 +97,7 @@ class Node:
             database = Database.open(f"sqlite:///{self.folder}/data.db", create=False)
             stack.callback(database.close)
             node_key = load_or_create_node_key(self.folder / "node.key", secrets.token_bytes)
-            yield database, Vault(node_key, SqlKeyShelf(keys), secrets.token_bytes)
+            yield database, Vault(node_key, SqlKeyShelf(keys, is_owner=False), secrets.token_bytes)
 
 
 class Town:
@@ -102,12 +105,14 @@ class Town:
 
     def __init__(self, folder: Path, devices: Sequence[tuple[str, str]]) -> None:
         """Enrol everybody in ``folder``; ``devices`` are names and home edges."""
-        self._authority = Authority.create("acme", system_clock())
-        ports = iter(free_ports(2 * (1 + len(EDGES))))
+        self._authorities = {operator: Authority.create(operator, system_clock()) for operator in OPERATORS}
+        ports = iter(free_ports(2 * (2 + len(EDGES))))
         self.cloud = self._enrol(folder, CLOUD, Role.CLOUD, next(ports), next(ports))
         self.edges = [self._enrol(folder, name, Role.EDGE, next(ports), next(ports)) for name in EDGES]
+        self.hub = self._enrol(folder, HUB, Role.EDGE, next(ports), next(ports))
         self.devices = [self._enrol(folder, node_name(name), Role.DEVICE) for name, _ in devices]
-        self._authority.enrol(POLICY_KEY, Role.POLICY, now=system_clock()).save(self.cloud.folder / "policy-key")
+        policy_key = self._authorities["acme"].enrol(POLICY_KEY, Role.POLICY, now=system_clock())
+        policy_key.save(self.cloud.folder / "policy-key")
         for node in self.servers:
             node.config.write_text(self._server_config(node))
         for node, (_, home) in zip(self.devices, devices, strict=True):
@@ -115,8 +120,8 @@ class Town:
 
     @property
     def servers(self) -> list[Node]:
-        """The cloud and the edges."""
-        return [self.cloud, *self.edges]
+        """The cloud, its operator's edges, and the other operator's."""
+        return [self.cloud, *self.edges, self.hub]
 
     def start(self) -> None:
         """Start the cloud's and the edges' processes."""
@@ -135,17 +140,23 @@ class Town:
                 process.kill()
                 process.wait()
 
-    def open(self, policy: bytes, workers: Mapping[Role, tuple[str, ...]]) -> None:
-        """Wait for the servers, activate the policy, register the workers. Raises NodeStopped, DatasyncError."""
+    def open(self, policy: bytes) -> None:
+        """Wait for the servers, activate the policy, register its workers. Raises NodeStopped, DatasyncError."""
         for node in self.servers:
             self._await(node, {"POLICY_MISSING"})
-        with self.cloud.admin.request("POST", ("v1", "admin", "policies"), {}, policy, "application/yaml") as response:
-            response.read()
+        self.activate(policy)
+        workers = load_policy(policy).workers.values()
         for node in self.servers:
             self._await(node, set())
-            for worker in workers[node.role]:
-                registered = node.admin.post("v1", "admin", "workers", document={"worker": worker})
-                node.tokens[worker] = registered["token"]
+            for worker in workers:
+                if (worker.place.value, worker.operator) == (node.role.value, operator_of(node.name)):
+                    registered = node.admin.post("v1", "admin", "workers", document={"worker": worker.id})
+                    node.tokens[worker.id] = registered["token"]
+
+    def activate(self, policy: bytes) -> None:
+        """Give the cloud a policy, which passes it on. Raises Refused with every problem."""
+        with self.cloud.admin.request("POST", ("v1", "admin", "policies"), {}, policy, "application/yaml") as response:
+            response.read()
 
     def _await(self, node: Node, allowed: set[str]) -> None:
         deadline = time.monotonic() + START_S_MAX
@@ -163,9 +174,11 @@ class Town:
     def _enrol(self, folder: Path, name: NodeName, role: Role, broker_port: int = 0, http_port: int = 0) -> Node:
         home = folder / name.replace("/", "-")
         now: Instant = system_clock()
-        self._authority.enrol(name, role, now=now).save(home / "identity")
+        own = self._authorities[operator_of(name) if role is not Role.DEVICE else "acme"]
+        own.enrol(name, role, now=now).save(home / "identity")
         (home / "trust").mkdir(parents=True)
-        (home / "trust" / "acme.pem").write_bytes(_pem(self._authority.certificate))
+        for operator, authority in self._authorities.items():
+            (home / "trust" / f"{operator}.pem").write_bytes(_pem(authority.certificate))
         return Node(name, role, home, broker_port, http_port, secrets.token_urlsafe(32))
 
     def _server_config(self, node: Node) -> str:
@@ -182,7 +195,7 @@ class Town:
 
     def _device_config(self, home: str) -> str:
         lines = [*_COMMON, f'home = "{home}"']
-        for edge in self.edges:
+        for edge in (*self.edges, self.hub):
             lines += ["[[edges]]", f'name = "{edge.name}"', f'url = "{edge.broker}"']
         return "\n".join([*lines, "[meta]", 'region = "melbourne"', ""])
 

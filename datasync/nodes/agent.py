@@ -32,7 +32,7 @@ from datasync.nodes.shell import Shell, system_clock
 from datasync.policy.compiled import Policy
 from datasync.policy.projection import to_batch
 from datasync.security.identity import Role
-from datasync.store import segments
+from datasync.store import consents, segments
 from datasync.store.segments import State
 from datasync.sync.capture import recorded
 
@@ -133,9 +133,9 @@ class Device:
         return self._running().base.database.read()
 
     def owed(self) -> int:
-        """Return how many segments are not yet safe elsewhere, of those that may leave the device."""
+        """Return how many segments and consents are not yet safe elsewhere, of those that may leave the device."""
         with self.read() as tx:
-            return segments.count(tx, [State.WAITING, State.DURABLE])
+            return segments.count(tx, [State.WAITING, State.DURABLE]) + consents.count(tx, State.WAITING)
 
     @property
     def whereabouts(self) -> Whereabouts:
@@ -143,6 +143,12 @@ class Device:
         node = self._running().shell.node
         assert isinstance(node, DeviceNode)
         return node.whereabouts
+
+    @property
+    def policy_revision(self) -> int | None:
+        """The revision of the policy that rows are recorded under now; a newer one comes with the edge's connection."""
+        policy = self._running().shell.policy
+        return None if policy is None else policy.revision
 
     @property
     def has_policy(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, not_, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, not_, or_, select, update
 from sqlalchemy import delete as sql_delete
 
 from datasync.domain.clock import HybridTime
@@ -86,6 +86,11 @@ def of_streams(tx: Connection, streams: Iterable[StreamId], purpose: str | None 
 def waiting(tx: Connection, *, limit: int) -> list[Consent]:
     """Return statements still to be sent."""
     return [_consent(row) for row in tx.execute(_IN_STATE, {"in_state": int(State.WAITING), "limit": limit})]
+
+
+def count(tx: Connection, state: State) -> int:
+    """Return how many statements are in a state."""
+    return tx.scalar(select(func.count()).select_from(_T).where(_T.c.state == int(state))) or 0
 
 
 def mark(tx: Connection, consents: Iterable[Consent], state: State) -> None:

@@ -23,12 +23,14 @@ _T = tables.data_keys
 class SqlKeyShelf:
     """The vault's shelf (``security.vault.KeyShelf``) in a database that holds nothing else.
 
-    Opening it finishes the overwriting that a crash may have left undone.
+    Opening it finishes the overwriting that a crash may have left undone, unless its node runs and does that: then
+    ``is_owner`` is false for who looks at the keys beside it.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, is_owner: bool = True) -> None:
         self._database = database
-        database.checkpoint()
+        if is_owner:
+            database.checkpoint()
 
     def put(self, key_id: str, stream: StreamId, wrapped: bytes, created_ms: int) -> None:
         """Keep the wrapped key, in place of one with the same id."""

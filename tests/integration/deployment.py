@@ -47,13 +47,6 @@ POLL_S = 0.05
 LOG_TAIL_CHARACTERS = 6_000
 
 
-class _KeysSeen(SqlKeyShelf):
-    """A node's keys, looked at beside it: the node's own shelf would empty the write-ahead log first."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-
 @dataclass(slots=True)
 class Place:
     """One node's folder, identity and databases, and its process while it runs."""
@@ -116,7 +109,7 @@ class Place:
             database = Database.open(self.database, create=False)
             stack.callback(database.close)
             node_key = load_or_create_node_key(self.folder / "node.key", secrets.token_bytes)
-            yield database, Vault(node_key, _KeysSeen(keys), secrets.token_bytes)
+            yield database, Vault(node_key, SqlKeyShelf(keys, is_owner=False), secrets.token_bytes)
 
     def _end(self, how: signal.Signals) -> int:
         assert self.process is not None

@@ -1,0 +1,56 @@
+"""The demo as a newcomer runs it: real recordings through real processes, and what it says of the policy at work."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """What a run with two devices reports."""
+    command = [sys.executable, "-m", "datasync.cli.main", "demo", "--devices", "2", "--json", "--no-install"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-4000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_nothing_is_lost_doubled_changed_or_leaked(report: dict[str, Any]) -> None:
+    assert report["faults"] == []
+    assert report["clean"]
+    assert report["rows_recorded"] == report["comparison"]["devices"]["found"] > 40_000
+    assert report["comparison"]["edges"]["found"] == report["comparison"]["cloud"]["found"] > 40_000
+    assert report["leaks"]["control_found"] == report["leaks"]["control_wanted"] > 0
+    assert report["handovers"]["count"] >= 4
+
+
+def test_documents_are_what_was_recorded_wherever_the_devices_were(report: dict[str, Any]) -> None:
+    assert report["documents"] == {"expected": 2, "found": 2, "equal": 2}
+
+
+def test_who_withdraws_consent_is_counted_no_longer_and_the_others_are(report: dict[str, Any]) -> None:
+    seen = report["withdrawal_and_rollout"]
+    assert seen["counted_before"] > 0
+    assert seen["withdrawn"] == 0
+    assert seen["others"]["found"] == seen["others"]["expected"] > 0
+
+
+def test_a_second_revision_is_in_force_at_every_node_and_narrows_what_is_shown(report: dict[str, Any]) -> None:
+    seen = report["withdrawal_and_rollout"]
+    assert set(seen["revisions"].values()) == {2}
+    assert len(seen["revisions"]) == 6
+    assert set(seen["columns_before"]) - set(seen["columns"]) == {"gps"}
+
+
+def test_another_operator_gets_what_its_verdict_gives_and_nothing_without_consent(report: dict[str, Any]) -> None:
+    agreed, refused = report["visits"]
+    assert agreed["rows"]["found"] == agreed["rows"]["expected"] > 0
+    assert agreed["columns"] == ["user_id", "at", "gps", "exercise", "recording", "sample"]
+    (document,) = agreed["documents"]
+    assert document["samples"] > 0
+    assert document["exercises"] is document["hardest"] is None
+    assert not agreed["linked"]
+    assert (refused["rows"]["found"], refused["documents"]) == (0, [])
