@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.simulation.simulator import Simulator
+from tests.simulation.crossing import simulator_of
 from tests.simulation.verdict import check
 
 
@@ -24,7 +24,7 @@ def main() -> int:
     started = time.monotonic()
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
-            simulator = Simulator(seed, Path(folder))
+            simulator = simulator_of(seed, Path(folder))
             try:
                 simulator.run()
                 check(simulator)

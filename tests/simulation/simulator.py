@@ -10,14 +10,15 @@ import itertools
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 
 from datasync.domain.clock import Instant
-from datasync.domain.ids import NodeName, node_name
+from datasync.domain.ids import NodeName, node_name, operator_of
 from datasync.handover import accounts
 from datasync.handover.states import DeviceState, EdgeState
 from datasync.nodes.cloud import CloudNode
@@ -38,38 +39,11 @@ from datasync.store.streams import get as get_streams
 from datasync.sync.capture import recorded
 from datasync.transport.link import Packet
 from datasync.transport.memory import MemoryBroker
+from tests.simulation.rows import POLICY, ROW_SCHEMA, row_of
 
 START_MS = 1_800_000_000_000
 EDGES = tuple(node_name(f"acme/{name}") for name in ("cbd", "docks", "airport", "stadium"))
 CLOUD = node_name("acme/cloud")
-
-POLICY = b"""
-schema: datasync.policy/v1
-id: simulation
-revision: 1
-places: {device: user-private, edge: edge-private, cloud: public}
-operators: [acme]
-purposes: [test.run]
-transforms:
-  pid: {op: hmac, key: subject, rotate: 30d, from: user-private, to: edge-private}
-collections:
-  steps:
-    kind: stream
-    subject: who
-    fields:
-      who: {type: string, tier: user-private, up: {edge: [pid]}}
-      number: {type: int64, tier: edge-private}
-      label: {type: string, tier: public}
-      secret: {type: string}
-    raise:
-      - {to: edge-private, where: [[label, eq, hush]]}
-workers:
-  edge-worker: {place: edge, operator: acme, kind: infer, clearance: edge-private, purposes: [test.run]}
-rules:
-  - {id: R1, effect: allow, to: {worker: edge-worker}, data: steps, fields: [number, label]}
-consent:
-  basis: {test.run: contract}
-"""
 
 
 class Crash(Exception):
@@ -126,26 +100,31 @@ class Walk:
 class Simulator:
     """One world, from one seed."""
 
+    operators: ClassVar[tuple[str, ...]] = ("acme",)
+    policy: bytes = POLICY
+
     def __init__(self, seed: int, folder: Path, *, devices: int = 3, rows: int = 60, fault_ms: int = 30_000) -> None:
         """Build the world of a seed: two, three or four edges."""
         self.chance = random.Random(seed)
-        names = EDGES[: 2 + seed % 3]
+        names = self.edge_names(seed)
         self.faults = Faults.drawn(self.chance)
         self.counts: Counter[str] = Counter()
         self.now_ms = 0
         self._folder = folder
         self._template = folder / "template.db"
         Database.open(f"sqlite:///{self._template}").close()
-        self._fault_ms = fault_ms
+        self.fault_ms = fault_ms
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._tickets = itertools.count(1)
+        self.tickets = itertools.count(1)
         self._brokers = {name: MemoryBroker() for name in (CLOUD, *names)}
-        authority = Authority.create("acme", Instant(START_MS, 0), entropy=self.chance.randbytes)
-        self._trust = authority.certificate
-        self._authority = authority
+        self._authorities = {
+            name: Authority.create(name, Instant(START_MS, 0), entropy=self.chance.randbytes) for name in self.operators
+        }
+        self.trust = Trust([authority.certificate for authority in self._authorities.values()])
         name = node_name("acme/policy")
-        key = authority.enrol(name, Role.POLICY, now=Instant(START_MS, 0), entropy=self.chance.randbytes)
+        enrol = self._authorities["acme"].enrol
+        key = enrol(name, Role.POLICY, now=Instant(START_MS, 0), entropy=self.chance.randbytes)
         self.cloud = self._process(CLOUD, Role.CLOUD, (BACKBONE,), lambda kit: CloudNode(kit, key))
         settings = EdgeSettings(CLOUD, Patience(hold_ms=2_000, source_timeout_ms=3_000))
         self.edges = {
@@ -153,6 +132,10 @@ class Simulator:
             for name in names
         }
         self.walks = [self._walk(number, rows) for number in range(devices)]
+
+    def edge_names(self, seed: int) -> tuple[NodeName, ...]:
+        """Return the edges of a seed's world."""
+        return EDGES[: 2 + seed % 3]
 
     def close(self) -> None:
         """Close all databases."""
@@ -170,11 +153,11 @@ class Simulator:
         for process in self.processes:
             self._boot(process)
         for walk in self.walks:
-            self._after(self.chance.randint(100, 2_000), lambda walk=walk: self._live(walk))
-        self._run_until(self._fault_ms, lambda: False)
+            self._after(self.chance.randint(100, 2_000), lambda walk=walk: self.live(walk))
+        self.run_until(self.fault_ms, lambda: False)
         self.faults = NO_FAULTS
-        self._run_until(self._fault_ms + 300_000, self._is_settled)
-        assert self._is_settled(), self.describe()
+        self.run_until(self.fault_ms + 300_000, self.is_settled)
+        assert self.is_settled(), self.describe()
 
     def describe(self) -> str:
         """Return where everything stands, for the message of a failure."""
@@ -193,18 +176,18 @@ class Simulator:
 
     # --- what devices' programs do
 
-    def _live(self, walk: Walk) -> None:
+    def live(self, walk: Walk) -> None:
         """Record some rows or move; again until all rows are recorded."""
         if walk.process.node is not None and walk.process.node.policy is not None:
-            if self.chance.random() < 0.15 and self.now_ms < self._fault_ms:
+            if self.chance.random() < 0.15 and self.now_ms < self.fault_ms:
                 target = self.chance.choice(list(self.edges))
                 planned = self.chance.random() < 0.5
                 self.counts["moves asked"] += 1
-                self._deliver_input(walk.process, Move(next(self._tickets), target, planned))
+                self.deliver_input(walk.process, Move(next(self.tickets), target, planned))
             elif walk.next_row < walk.rows:
                 self._record(walk)
-        if walk.next_row < walk.rows or self.now_ms < self._fault_ms:
-            self._after(self.chance.randint(200, 1_500), lambda: self._live(walk))
+        if walk.next_row < walk.rows or self.now_ms < self.fault_ms:
+            self._after(self.chance.randint(200, 1_500), lambda: self.live(walk))
 
     def _record(self, walk: Walk) -> None:
         last = min(walk.rows, walk.next_row + self.chance.randint(1, 6))
@@ -212,17 +195,18 @@ class Simulator:
             [row_of(walk.process.name, number) for number in range(walk.next_row, last)], schema=ROW_SCHEMA
         )
         walk.next_row = last
-        self._deliver_input(walk.process, Record(next(self._tickets), "steps", batch))
+        self.deliver_input(walk.process, Record(next(self.tickets), "steps", batch))
 
     # --- processes
 
     def _process(self, name: NodeName, role: Role, links: tuple[str, ...], make: Callable[[Kit], Node]) -> Process:
         entropy = self.chance.randbytes
-        identity = self._authority.enrol(name, role, now=Instant(START_MS, 0), entropy=entropy)
+        authority = self._authorities[operator_of(name) or "acme"]
+        identity = authority.enrol(name, role, now=Instant(START_MS, 0), entropy=entropy)
         stem = self._folder / name.replace("/", "-")
         database, keys = self._database(f"{stem}.db"), self._database(f"{stem}-keys.db")
         vault = Vault(entropy(32), SqlKeyShelf(keys), entropy)
-        kit = Kit(identity, Trust([self._trust]), vault, entropy, retry_ms=500)
+        kit = Kit(identity, self.trust, vault, entropy, retry_ms=500)
         return Process(name, lambda: make(kit), database, keys, vault, self.chance.randint(-40, 40), links)
 
     def _database(self, path: str) -> Database:
@@ -231,8 +215,9 @@ class Simulator:
         return Database.open(f"sqlite:///{path}")
 
     def _walk(self, number: int, rows: int) -> Walk:
-        home = list(self.edges)[number % len(self.edges)]
-        settings = DeviceSettings(frozenset(EDGES), home, flush_rows=5, flush_ms=200, meta={})
+        homes = [name for name in self.edges if operator_of(name) == "acme"]  # whose policy the devices obey
+        home = homes[number % len(homes)]
+        settings = DeviceSettings(frozenset({*EDGES, *self.edges}), home, flush_rows=5, flush_ms=200, meta={})
         name = node_name(f"watch-{number}")
         return Walk(self._process(name, Role.DEVICE, (), lambda kit: DeviceNode(kit, settings)), rows)
 
@@ -250,7 +235,7 @@ class Simulator:
             for link in process.fixed_links:
                 self._connect(process, link)
             if process is self.cloud and process.node.policy is None:
-                self._deliver_input(process, Activate(next(self._tickets), POLICY))
+                self.deliver_input(process, Activate(next(self.tickets), self.policy))
 
     def _take_turn(self, process: Process, life: int) -> None:
         if process.life != life or process.node is None or process.turn_at_ms is None:
@@ -286,7 +271,7 @@ class Simulator:
             for link in effects.links - process.links:
                 self._connect(process, link)
         for each in effects.send:
-            self._publish(process, each.link, Packet(each.topic, each.payload, each.retain))
+            self.publish(process, each.link, Packet(each.topic, each.payload, each.retain))
         if effects.wake_ms is not None:
             self._schedule(process, max(effects.wake_ms, self.now_ms + 1))
 
@@ -298,7 +283,8 @@ class Simulator:
             self._disconnect(process, link)
         self._after(self.chance.randint(20, 3_000), lambda: self._boot(process))
 
-    def _deliver_input(self, process: Process, each: Input) -> None:
+    def deliver_input(self, process: Process, each: Input) -> None:
+        """Give a node an input soon; a process that is down does not get it."""
         if process.node is not None:
             process.inbox.append(each)
             self._schedule(process, self.now_ms + self.chance.randint(0, 3))
@@ -330,7 +316,7 @@ class Simulator:
             filters = process.node.subscriptions.get(link) or process.node.subscriptions[""]
             self._brokers[owner].connect(client)
             retained = self._brokers[owner].subscribe(client, filters)
-            self._deliver_input(process, LinkChange(link, up=True))
+            self.deliver_input(process, LinkChange(link, up=True))
             for delivery in retained:
                 self._carry(process, link, delivery.packet, kept=True)
 
@@ -340,9 +326,10 @@ class Simulator:
         process.links.discard(link)
         owner, client = self._broker(process, link)
         self._brokers[owner].disconnect(client)
-        self._deliver_input(process, LinkChange(link, up=False))
+        self.deliver_input(process, LinkChange(link, up=False))
 
-    def _publish(self, process: Process, link: str, packet: Packet) -> None:
+    def publish(self, process: Process, link: str, packet: Packet) -> None:
+        """Let a node publish a packet on a link."""
         owner, client = self._broker(process, link)
         if link not in process.links or client not in self._brokers[owner].clients:
             self.counts["unsent"] += 1
@@ -369,7 +356,7 @@ class Simulator:
 
             def arrive(life: int = life) -> None:
                 if target.life == life and link in target.links:
-                    self._deliver_input(target, Arrival(link, packet.topic, packet.payload))
+                    self.deliver_input(target, Arrival(link, packet.topic, packet.payload))
 
             self._after(self.chance.randint(1, self.faults.delay_ms_max), arrive)
 
@@ -381,7 +368,8 @@ class Simulator:
     def _at(self, at_ms: int, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (at_ms, next(self._order), event))
 
-    def _run_until(self, end_ms: int, done: Callable[[], bool]) -> None:
+    def run_until(self, end_ms: int, done: Callable[[], bool]) -> None:
+        """Let the world run until a time, or until it is done."""
         look_ms = self.now_ms
         while self._events and self._events[0][0] <= end_ms:
             self.now_ms, _, event = heapq.heappop(self._events)
@@ -393,7 +381,8 @@ class Simulator:
 
     # --- what must hold in the end
 
-    def _is_settled(self) -> bool:
+    def is_settled(self) -> bool:
+        """Whether every device is at home at one edge alone and nothing waits anywhere."""
         return all(self._is_home(walk) for walk in self.walks) and self._nothing_waits()
 
     def _is_home(self, walk: Walk) -> bool:
@@ -433,17 +422,3 @@ class Simulator:
                 tier = stream.tier.label
                 found += [(tier, int(n), values) for n, values in zip(numbers, batch.to_pylist(), strict=True)]
         return found
-
-
-ROW_SCHEMA = pa.schema([("who", pa.string()), ("number", pa.int64()), ("label", pa.string()), ("secret", pa.string())])
-
-
-def row_of(device: NodeName, number: int) -> dict[str, object]:
-    """Return the row that a device's program records as its ``number``-th."""
-    label = "hush" if number % 11 == 5 else f"{device}/{number}"
-    return {"who": f"person of {device}", "number": number, "label": label, "secret": f"secret {device} {number}"}
-
-
-def sequence(rows: Sequence[tuple[str, int, dict[str, object]]], tier: str) -> list[int]:
-    """Return the sequence numbers of a tier's rows, sorted."""
-    return sorted(number for at, number, _ in rows if at == tier)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.simulator import Simulator
+from tests.simulation.crossing import simulator_of
 from tests.simulation.verdict import check
 
 SEEDS = int(os.environ.get("DATASYNC_SIMULATION_SEEDS", "100"))
@@ -23,7 +23,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_every_row_ends_where_it_belongs_exactly_once(seed: int, folder: Path) -> None:
-    simulator = Simulator(seed, folder)
+    simulator = simulator_of(seed, folder)
     try:
         simulator.run()
         check(simulator)
