@@ -6,7 +6,9 @@ one key can be linked with those of other collections, so one key is never bette
 
 Less than might be expected is comparable. Rounding to fewer decimals is not made from rounding to more (0.4996 becomes
 0.50 and 0, and 0.5004 becomes 0.50 and 1), and keeping less of a text is not made from keeping more of it (of a text
-too short for the one the other shows a part). Each is as a further step of the chain.
+too short for the one the other shows a part). Each is as a further step of the chain. A pseudonym is made under a key
+of the subject's device, so it tells apart devices that have the same value: of a field that is not the subject it is
+made from nothing but another pseudonym.
 """
 
 from collections.abc import Sequence
@@ -31,10 +33,16 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """How a form is made: the type that was captured, and what was done to it, in the fewest steps."""
+    """How a form is made: the type that was captured, whether it is the subject, and what was done, in fewest steps."""
 
     captured: str
+    is_subject: bool
     operations: tuple[Operation, ...]
+
+    @property
+    def tells_devices_apart(self) -> bool:
+        """Whether equal values of different subjects are known to be of different ones."""
+        return any(isinstance(operation.spec, Hmac) for operation in self.operations)
 
 
 def making(collection: Collection, form: Form) -> Making:
@@ -45,7 +53,7 @@ def making(collection: Collection, form: Form) -> Making:
         while done and _replaces(operation.spec, done[-1].spec):
             done.pop()
         done.append(operation)
-    return Making(type_name(collection.fields[form.field].type), tuple(done))
+    return Making(type_name(collection.fields[form.field].type), form.field == collection.subject, tuple(done))
 
 
 def steps(collection: Collection, form: Form) -> Sequence[Step]:
@@ -58,10 +66,7 @@ def told(old: Making, new: Making) -> Effect:
     """Return what it does to show a value as ``new`` instead of as ``old``."""
     if old.captured != new.captured:
         return Effect.CHANGES
-    before, after = list(old.operations), list(new.operations)
-    while before and after and before[-1] == after[-1] and isinstance(before[-1].spec, Hmac):
-        before, after = before[:-1], after[:-1]  # equal pseudonyms tell no more than that what they stand for is equal
-    return proven(no_more=_made_from(after, before), no_less=_made_from(before, after))
+    return proven(no_more=_is_made_from(new, old), no_less=_is_made_from(old, new))
 
 
 def described(collection: Collection, form: Form) -> str:
@@ -70,13 +75,17 @@ def described(collection: Collection, form: Form) -> str:
     return " then ".join(done) if done else "as it is"
 
 
-def _made_from(new: Sequence[Operation], old: Sequence[Operation]) -> bool:
-    """Whether what ``new`` makes of any value could be made from what ``old`` makes of it."""
-    if new and isinstance(new[-1].spec, Drop | Constant):
+def _is_made_from(new: Making, old: Making) -> bool:
+    """Whether whoever has any value as ``old`` could make ``new`` of it."""
+    after, before = list(new.operations), list(old.operations)
+    if after and isinstance(after[-1].spec, Drop | Constant):
         return True
-    while new and old and new[0] == old[0]:
-        new, old = new[1:], old[1:]
-    return not old or (len(old) == 1 and bool(new) and _is_coarser(new[0], old[0]))
+    while after and before and after[0] == before[0]:
+        after, before = after[1:], before[1:]
+    if len(before) == 1 and after and _is_coarser(after[0], before[0]):
+        after, before = after[1:], []
+    makes_pseudonyms = any(isinstance(operation.spec, Hmac) for operation in after)
+    return not before and (not makes_pseudonyms or old.is_subject or old.tells_devices_apart)
 
 
 def _is_coarser(new: Operation, old: Operation) -> bool:

@@ -15,7 +15,10 @@ from datasync.policy.changes import Change
 from datasync.policy.coarseness import told
 from datasync.policy.compiled import Policy
 from datasync.policy.effects import Effect, joined, ranked
-from datasync.policy.sights import Sight, all_told, held, seen
+from datasync.policy.sights import Rows, Sight, all_told, held, seen
+
+Compared = dict[tuple[Rows, Rows], Effect]
+"""What was worked out already: fields that the same rules cover share their rows."""
 
 
 def diff(old: Policy, new: Policy) -> tuple[Change, ...]:
@@ -29,14 +32,15 @@ def may_widen(changes: Iterable[Change]) -> bool:
 
 
 def _workers(old: Policy, new: Policy) -> Iterator[Change]:
+    compared: Compared = {}
     for name in _either(old.workers, new.workers):
         yield from terms.of_worker(name, old.workers.get(name), new.workers.get(name))
         for collection in _either(old.collections, new.collections):
             for field in _fields(old, new, collection):
-                yield from _field(old, new, name, collection, field)
+                yield from _field(old, new, name, collection, field, compared)
 
 
-def _field(old: Policy, new: Policy, worker: str, collection: str, field: str) -> Iterator[Change]:
+def _field(old: Policy, new: Policy, worker: str, collection: str, field: str, compared: Compared) -> Iterator[Change]:
     """Yield for each purpose how what the worker sees of the field changes."""
     readers = (old.workers.get(worker), new.workers.get(worker))
     for purpose in sorted(set[str]().union(*(reader.purposes for reader in readers if reader is not None))):
@@ -44,7 +48,7 @@ def _field(old: Policy, new: Policy, worker: str, collection: str, field: str) -
             None if reader is None else seen(policy, reader, collection, field, purpose)
             for policy, reader in zip((old, new), readers, strict=True)
         )
-        effect, reasons = _seen_change(before, after)
+        effect, reasons = _seen_change(before, after, compared)
         basis = None if before is None or after is None else terms.basis_change(old, new, purpose)
         if basis is not None:
             effect, reasons = joined((effect, basis[0])), (*reasons, basis[1])
@@ -55,12 +59,12 @@ def _field(old: Policy, new: Policy, worker: str, collection: str, field: str) -
             )  # fmt: skip
 
 
-def _seen_change(old: Sight | None, new: Sight | None) -> tuple[Effect, tuple[str, ...]]:
+def _seen_change(old: Sight | None, new: Sight | None, compared: Compared) -> tuple[Effect, tuple[str, ...]]:
     if old is None or new is None:
         if new is not None:
             return Effect.WIDENS, (f"not visible before, now {new.words}, {new.form.tier.label}",)
         return (Effect.NOTHING, ()) if old is None else (Effect.NARROWS, (f"was {old.words}, now not visible",))
-    effects, reasons = [told(old.made, new.made), old.rows.compared(new.rows)], []
+    effects, reasons = [told(old.made, new.made), _compared(old.rows, new.rows, compared)], []
     if effects[0] is not Effect.NOTHING:
         reasons.append(f"was {old.words}, now {new.words}{_only_if_unclear(effects[0])}")
     elif old.form.tier != new.form.tier:
@@ -70,6 +74,12 @@ def _seen_change(old: Sight | None, new: Sight | None) -> tuple[Effect, tuple[st
     if effects[1] is not Effect.NOTHING:
         reasons.append(_rows_change(old, new) + _only_if_unclear(effects[1]))
     return joined(effects), tuple(reasons)
+
+
+def _compared(old: Rows, new: Rows, known: Compared) -> Effect:
+    if (old, new) not in known:
+        known[old, new] = old.compared(new)
+    return known[old, new]
 
 
 def _places(old: Policy, new: Policy) -> Iterator[Change]:

@@ -21,7 +21,7 @@ from datasync.policy.regions import EVERYTHING, Box, box, is_covered, meet
 from datasync.policy.types import type_name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """Rows that are in one of ``given`` and in none of ``held_back``; ``texts`` say so, rule by rule.
 
@@ -121,20 +121,24 @@ def _sight(policy: Policy, worker: Worker, schema: Collection, field: str) -> Si
     form = schema.seen(field, worker.ceiling)
     if form is None:
         return None
-    rows = _rows(policy, worker, schema, field)
-    return None if rows.is_none else Sight(form, making(schema, form), described(schema, form), rows)
+    rules = tuple(rule for rule in rules_for(policy, worker, schema.name) if rule.covers(field))
+    key = ("rows", worker.id, schema.name, tuple(rule.id for rule in rules))
+    if key not in policy.memo:
+        rows = _rows(policy, worker, schema, rules)
+        policy.memo[key] = None if rows.is_none else rows
+    found: Rows | None = policy.memo[key]
+    return None if found is None else Sight(form, making(schema, form), described(schema, form), found)
 
 
-def _rows(policy: Policy, worker: Worker, schema: Collection, field: str) -> Rows:
+def _rows(policy: Policy, worker: Worker, schema: Collection, rules: Iterable[Rule]) -> Rows:
     given: list[Box | None] = []
     held_back: list[Box | None] = []
     texts = []
     scope, forms = reader_scope(schema, worker), _forms(schema, worker)
-    for rule in rules_for(policy, worker, schema.name):
-        if rule.covers(field):
-            texts.append(_text(rule, scope))
-            where = box(bind_all(rule.where, scope), scope.columns, forms, unknown=not rule.allows)
-            (given if rule.allows else held_back).append(where)
+    for rule in rules:
+        texts.append(_text(rule, scope))
+        where = box(bind_all(rule.where, scope), scope.columns, forms, unknown=not rule.allows)
+        (given if rule.allows else held_back).append(where)
     lifts = tuple(_lifts(policy, schema, worker.ceiling))
     texts += [text for text, _ in lifts]
     lifted = [where for _, where in lifts if where is not None]
@@ -155,7 +159,7 @@ def _forms(schema: Collection, worker: Worker) -> Mapping[str, Any]:
 def _lifts(policy: Policy, schema: Collection, ceiling: Tier) -> Iterator[tuple[str, Box | None]]:
     """Yield in words and as boxes the rows that are lifted above ``ceiling``, judged when they were captured."""
     types = {name: field.type for name, field in schema.fields.items()}
-    forms = {name: Making(type_name(kind), ()) for name, kind in types.items()}
+    forms = {name: Making(type_name(kind), name == schema.subject, ()) for name, kind in types.items()}
     specs = policy.document.collections[schema.name].raised
     for lift, spec in zip(schema.lifts, specs, strict=True):
         if lift.to > ceiling:

@@ -34,6 +34,9 @@ OTHER_PARAMETERS = {
     "tens": [{"decimals": -2}],
     "band": [{"edges": [0, 10]}, {"edges": [-10, 0, 10, 20, 60]}, {"edges": [5]}],
     "step": [{"edges": [0]}, {"edges": [0, 25, 50]}],
+    "head": [{"keep": 3}, {"keep": 1}, {"keep": 0}],
+    "tail": [{"side": "start"}, {"keep": 0}],
+    "seven": [{"value": 8}],
 }
 
 
@@ -139,8 +142,15 @@ def _change_raise(draw, document):
 
 def _change_worker(draw, document):
     name = draw(st.sampled_from(sorted(WORKERS)))
-    change = draw(st.sampled_from([{"clearance": P}, {"clearance": E}, {"region": "south"}, {"region": "north"}]))
+    changes = [{"clearance": P}, {"clearance": E}, {"region": "south"}, {"region": "north"}, {"purposes": ["p", "q"]}]
+    change = draw(st.sampled_from(changes))
     document["workers"][name] = {**document["workers"][name], **change}
+
+
+def _change_basis(draw, document):
+    purpose = draw(st.sampled_from(document["purposes"]))
+    basis = draw(st.sampled_from(["contract", "opt_in", "opt_out"]))
+    document["consent"] = {"basis": {**document.get("consent", {}).get("basis", {}), purpose: basis}}
 
 
 def _change_parameters(draw, document):
@@ -164,7 +174,7 @@ def _drop_chain(draw, document):
 ANY = [
     _remove_allow, _restrict, _broaden_deny, _add_deny, _add_raise, _add_rule, _change_condition, _loosen,
     _change_fields, _remove_raise, _change_raise, _change_worker, _change_parameters, _change_parameters,
-    _change_field, _drop_chain,
+    _change_field, _drop_chain, _change_basis,
 ]  # fmt: skip
 
 
@@ -180,12 +190,5 @@ def _some_rule(draw, document, effect):
 def _types(document, rule):
     """Return the types of the columns that every worker of the rule sees alike."""
     workers = document["workers"].items()
-    seen = [_seen(document, worker) for name, worker in workers if oracle.selects(rule["to"], name, worker)]
-    return {name: kind for name, kind in seen[0].items() if all(each.get(name) == kind for each in seen)}
-
-
-def _seen(document, worker):
-    ceiling = min(oracle.HOLDS[worker["place"]], worker["clearance"], key=oracle.rank)
-    names = document["collections"]["c"]["fields"]
-    chains = {name: oracle.seen(document, "c", name, ceiling) for name in names}
-    return {name: oracle.type_after(document, "c", name, chain) for name, chain in chains.items() if chain is not None}
+    readers = [worker for name, worker in workers if oracle.selects(rule["to"], name, worker)]
+    return oracle.types_seen_by_all(document, "c", readers)

@@ -228,6 +228,21 @@ def test_rounding_to_fewer_digits_instead_is_not_contained_and_in_addition_it_is
     assert found["worker", "edge-router", "speed"] is Effect.NARROWS
 
 
+def test_a_pseudonym_of_what_is_not_the_subject_tells_devices_apart_and_is_no_less():
+    alias = ("  area:", "  alias: {op: hmac, key: subject, from: edge-private, to: public}\n  area:")
+    note, user = "note:    {type: string}", "user_id: {type: string,    tier: user-private, up: {edge: [pid]}}"
+    in_cloud = {
+        "raw": ((note, "note: {type: string, tier: public}"), (user, "user_id: {type: string, tier: public}")),
+        "alias": (
+            (note, "note: {type: string, tier: edge-private, up: {cloud: [alias]}}"),
+            (user, "user_id: {type: string, tier: edge-private, up: {cloud: [alias]}}"),
+        ),
+    }
+    found = effects((alias, *in_cloud["raw"]), (alias, *in_cloud["alias"]))
+    assert found["place", "cloud", "note"] is Effect.CHANGES
+    assert found["place", "cloud", "user_id"] is Effect.NARROWS
+
+
 def test_collections_that_come_and_go_widen_and_narrow_field_by_field():
     notes = "  notes:\n    kind: stream\n    subject: who\n    fields:\n      who: {type: string}\nworkers:\n"
     assert effects((), (("workers:\n", notes),)) == {("place", "device", "who"): Effect.WIDENS}

@@ -1,11 +1,13 @@
 """A diff in which nothing widens is a promise; the naive evaluator keeps it or breaks it on generated rows."""
 
+import operator
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datasync.policy.diff import diff, may_widen
 from datasync.policy.effects import Effect
-from tests.unit.policy import oracle
+from tests.unit.policy import generated, oracle
 from tests.unit.policy.generated import NOW_MS, rows_of
 from tests.unit.policy.mutated import loadable, mutated, narrowed
 
@@ -15,12 +17,13 @@ THOROUGH = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
-META = st.sampled_from([{"region": "north"}, {"region": "south"}, {"region": 3}, {}])
+METAS = st.sampled_from(generated.METAS)
+CONSENTS = [{}, *({purpose: word} for purpose in ("p", "q", "r") for word in (True, False))]
 OPPOSITE = {Effect.WIDENS: Effect.NARROWS, Effect.NARROWS: Effect.WIDENS, Effect.CHANGES: Effect.CHANGES}
 
 
 @THOROUGH
-@given(mutated(), META, st.data())
+@given(mutated(), METAS, st.data())
 def test_where_nothing_widens_nothing_is_seen_or_held_that_was_not_before(pair, meta, data):
     (old, new), policies = zip(*map(loadable, pair), strict=True)
 
@@ -34,7 +37,7 @@ def test_where_nothing_widens_nothing_is_seen_or_held_that_was_not_before(pair, 
 
 
 @THOROUGH
-@given(narrowed(), META, st.data())
+@given(narrowed(), METAS, st.data())
 def test_what_can_only_narrow_is_known_to(pair, meta, data):
     (old, new), policies = zip(*map(loadable, pair), strict=True)
 
@@ -53,14 +56,25 @@ def check(old, new, rows, meta):
         before, after = (oracle.view(each, worker, "c", rows, meta, key, NOW_MS)[1] for each in (old, new))
         assert after.keys() <= before.keys(), f"{worker} sees a row that it did not"
         for name in {name for cells in after.values() for name in cells}:
-            shown = {row: cells[name] for row, cells in after.items() if cells[name] is not None}
-            known = {row: cells[name] for row, cells in before.items() if cells.get(name) is not None}
-            assert is_made_from(shown, known), f"{worker} sees more of {name}"
+            for purpose in new["purposes"]:
+                asked = [(each, worker, "c", name, purpose) for each in (old, new)]
+                answers = [[oracle.decide(*one, said, None)[0] == "ALLOW" for said in CONSENTS] for one in asked]
+                assert all(map(operator.le, *reversed(answers))), f"{worker} may read {name} for {purpose}"
+            if not is_constant(new, worker, name):
+                shown = {row: cells[name] for row, cells in after.items() if cells[name] is not None}
+                known = {row: cells[name] for row, cells in before.items() if cells.get(name) is not None}
+                assert is_made_from(shown, known), f"{worker} sees more of {name}"
     for place in ("device", "edge", "cloud"):
         before, after = (held(each, rows, place) for each in (old, new))
         for (name, tier), cells in after.items():
             known = [each for (field, _), each in before.items() if field == name]
             assert any(is_made_from(cells, each) for each in known), f"the {place} holds more of {name} at {tier}"
+
+
+def is_constant(document, worker, field):
+    """Whether the worker sees one value in every row, which tells nothing of what it replaced."""
+    chain = oracle.seen(document, "c", field, oracle.ceiling_of(document["workers"][worker])) or []
+    return any(document["transforms"][name]["op"] == "constant" for name in chain)
 
 
 def held(document, rows, place):
