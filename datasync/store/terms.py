@@ -5,7 +5,6 @@ another stream that stands for it, is not held a second time. A row is kept for 
 terms allow, whatever became of the edge in between.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +46,7 @@ def add(tx: Connection, terms: Terms) -> None:
     row = {
         "stream_id": terms.stream,
         "stands_for": terms.stands_for,
-        "purposes": None if terms.purposes is None else _text(terms.purposes),
+        "purposes": None if terms.purposes is None else _lines(terms.purposes),
         "retain_ms": terms.retain_ms,
         "onward": terms.onward,
         "operator": terms.operator,
@@ -93,9 +92,9 @@ def next_expiry_ms(tx: Connection) -> int | None:
 
 def allows(purpose: str, now_ms: int) -> ColumnElement[bool]:
     """Return the condition on ``tables.segments`` that its stream's terms, if any, allow this purpose at this time."""
-    # REPLACE, as it tells capitals apart on every database; a quoted name is never a part of another one's JSON.
-    names = func.replace(_T.c.purposes, json.dumps(purpose), "") != _T.c.purposes
-    fits = (_T.c.purposes.is_(None) | names) & _is_kept(now_ms)
+    # REPLACE, as it finds a text on every database and tells capitals apart.
+    listed = func.replace(_T.c.purposes, _lines({purpose}), "") != _T.c.purposes
+    fits = (_T.c.purposes.is_(None) | listed) & _is_kept(now_ms)
     return ~select(_T.c.stream_id).where(_T.c.stream_id == _S.c.stream_id, ~fits).correlate(_S).exists()
 
 
@@ -103,15 +102,16 @@ def _is_kept(now_ms: int) -> ColumnElement[bool]:
     return _T.c.retain_ms.is_(None) | (_CAPTURED_MS + _T.c.retain_ms >= now_ms)
 
 
-def _text(purposes: frozenset[str]) -> str:
-    return json.dumps(sorted(purposes), separators=(",", ":"))
+def _lines(purposes: Iterable[str]) -> str:
+    """Return the purposes as lines, each between two line ends: no name has a line end in it."""
+    return "\n".join(["", *sorted(purposes), ""])
 
 
 def _terms(row: Row[Any]) -> Terms:
     return Terms(
         stream=row.stream_id,
         stands_for=row.stands_for,
-        purposes=None if row.purposes is None else frozenset(json.loads(row.purposes)),
+        purposes=None if row.purposes is None else frozenset(filter(None, row.purposes.split("\n"))),
         retain_ms=row.retain_ms,
         onward=row.onward,
         operator=row.operator,
