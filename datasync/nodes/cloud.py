@@ -17,6 +17,7 @@ from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.edge import note_peer
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.purging import Purging
 from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.source import BACKBONE
@@ -43,6 +44,7 @@ class CloudNode(Node):
         self._rollout = Rollout(self, operator_of(self.name), finish=lambda _: None, pass_on=self._publish_policy)
         self._challenge = Challenge(kit.entropy)
         self._retention = Retention(self)
+        self._purging = Purging(self)
         self.on(Forward, self._on_forward, Role.EDGE)
         self.on(Active, self._on_active, Role.EDGE)
         self.on(Beacon, self._on_beacon, Role.EDGE)
@@ -78,6 +80,7 @@ class CloudNode(Node):
             self._send_beacon(turn)
         turn.effects.wake(self._challenge.deadline_ms)
         self._retention.duties(turn)
+        self._purging.duties(turn)
 
     def _greet(self, turn: Turn) -> None:
         self._send_beacon(turn)

@@ -25,6 +25,7 @@ from datasync.nodes.consenting import take_consents
 from datasync.nodes.forwarding import Forwarding
 from datasync.nodes.gateway import Gateway
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.purging import Purging
 from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.roster import Patience, Roster
@@ -76,6 +77,7 @@ class EdgeNode(Node):
         self._target = Target(self, self._roster, self._source, self._challenge, self._forwarding.sender)
         self._gateway = Gateway(self, self._roster)
         self._retention = Retention(self)
+        self._purging = Purging(self)
         self._rollout = Rollout(self, operator_of(settings.cloud), finish=lambda _: None, pass_on=self._pass_on_policy)
         self._cloud: Peer | None = None
         self.on(Upload, self._on_upload, Role.DEVICE)
@@ -162,6 +164,7 @@ class EdgeNode(Node):
         if self._cloud is not None:
             self._forwarding.duties(turn, self._cloud)
         self._retention.duties(turn)
+        self._purging.duties(turn)
         turn.effects.wake(self._challenge.deadline_ms)
         turn.effects.wake(self._roster.deadline_ms)
 

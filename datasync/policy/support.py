@@ -21,8 +21,6 @@ def _unenforced(document: Document) -> Iterator[tuple[Path, str]]:
     for name, collection in document.collections.items():
         if collection.mobility.escrow:
             yield ("collections", name, "mobility", "escrow"), "escrow in the cloud"
-    if document.consent.withdraw is not None:
-        yield ("consent", "withdraw", "purge"), "purging after a withdrawal (reading stops at once)"
     if document.erasure is not None:
         yield ("erasure",), "erasing a subject"
     if document.models is not None:

@@ -40,6 +40,15 @@ class Aged:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A stream, whose it is where that is known, and of what."""
+
+    stream: StreamId
+    device: str | None
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
 class Size:
     """How much there is of some streams."""
 
@@ -55,6 +64,14 @@ def captured_before(
     if after is not None:
         query = query.where(tuple_(_S.c.captured, _S.c.id) > tuple_(after.captured.pack(), after.id))
     return _found(tx, query.order_by(_S.c.captured, _S.c.id).limit(limit))
+
+
+def streams_after(tx: Connection, stream: StreamId | None, limit: int) -> list[Named]:
+    """Return the streams of all devices by id, those behind ``stream``."""
+    query = select(_MINE.c.stream_id, _MINE.c.device, _MINE.c.collection).order_by(_MINE.c.stream_id).limit(limit)
+    if stream is not None:
+        query = query.where(_MINE.c.stream_id > stream)
+    return [Named(row.stream_id, row.device, row.collection) for row in tx.execute(query)]
 
 
 def of_stream(tx: Connection, stream: StreamId, *, after_seq: int, limit: int) -> list[Aged]:

@@ -16,6 +16,7 @@ from datasync.store import ageing, attachments, consents, handovers, peers, segm
 from datasync.store.ageing import Aged
 from datasync.store.database import Database
 from datasync.store.segments import NewSegment, State, StoredSegment
+from datasync.views.withdrawals import withdrawn
 
 A, B = StreamId("a" * 32), StreamId("b" * 32)
 RANGES = RangeSet.of([(0, 99), (200, 299)])
@@ -86,6 +87,8 @@ QUERIES: dict[str, Callable[[Connection], object]] = {
     "captured_before, resumed": lambda tx: ageing.captured_before(
         tx, "trips", HybridTime(9, 0), after=AGED[0], limit=10
     ),
+    "streams_after": lambda tx: ageing.streams_after(tx, A, 10),
+    "withdrawn": lambda tx: withdrawn(tx, [A, B], {"research": "opt_in", "routing": "opt_out"}, HybridTime(9, 0)),
     "of_stream by number": lambda tx: ageing.of_stream(tx, A, after_seq=5, limit=10),
     "whole_batches": lambda tx: ageing.whole_batches(tx, AGED),
     "owed_streams": lambda tx: ageing.owed_streams(tx, [A, B]),
