@@ -21,6 +21,9 @@ def _unenforced(document: Document) -> Iterator[tuple[Path, str]]:
     for name, collection in document.collections.items():
         if collection.mobility.escrow:
             yield ("collections", name, "mobility", "escrow"), "escrow in the cloud"
+    for index, rule in enumerate(document.handover):
+        if rule.action == "copy":
+            yield ("handover", index, "action"), "a source's keeping its own copy (it erases it, as with move)"
     if document.erasure is not None:
         yield ("erasure",), "erasing a subject"
     if document.models is not None:
