@@ -196,6 +196,13 @@ def documents(draw):
     return without(document, void_rules(document))
 
 
+@st.composite
+def timed_documents(draw):
+    """A policy that loads and in which every allow asks for times, so that segments can be ruled out by theirs."""
+    document = draw(made(400, _timed))
+    return without(document, void_rules(document))
+
+
 def rows_of(document, most=12):
     """Rows for a document: mostly values that are unkind to their type, some nulls; also no rows at all."""
     return made(1 + most * len(document["collections"]["c"]["fields"]), _rows, document, most)
@@ -281,14 +288,12 @@ def _rule(document, number, tape):
     rule["fields"] = tape.pick(["*", tape.subset(names)])
     groups = [{"place": "edge"}, {"kind": "train"}, {"operator": "acme"}, {"place": "edge", "kind": "infer"}]
     rule["to"] = tape.pick([*({"worker": name} for name in sorted(document["workers"])), *groups])
-    readers = [
-        (name, worker) for name, worker in document["workers"].items() if oracle.selects(rule["to"], name, worker)
-    ]
+    readers = oracle.selected(document, rule)
     where = []
-    if types := oracle.types_seen_by_all(document, "c", [worker for _, worker in readers]):
+    if types := oracle.types_seen_by_all(document, "c", readers):
         where = tape.some([None, *range(8)], 3)
         where = [_clause(types, tape) for each in where if each is not None and each < 5]
-    constants = oracle.meta_seen_by_all(document, "c", [worker for _, worker in readers])
+    constants = oracle.meta_seen_by_all(document, "c", readers)
     if constants and tape.pick(range(4)) == 3:
         where.append(_meta_clause(constants, tape))
     return {**rule, "where": where} if where else rule
@@ -333,6 +338,25 @@ def _document(tape):
     first = [] if to is None else [{**broad, "to": to}]
     count = tape.pick([6, 4, 2, 1, 0])
     return {**document, "rules": [*first, *(_rule(document, number, tape) for number in range(count))]}
+
+
+def _timed(tape):
+    document = _document(tape)
+    spec = {"type": "timestamp", "tier": tape.pick([P, E, U])}
+    spec = {**spec, "up": {"edge": ["hour"], "cloud": ["hour", "day"]}} if spec["tier"] == U else spec
+    schema = document["collections"]["c"]
+    schema = {**schema, "time": "t", "fields": {**schema["fields"], "t": spec}}
+    document = {**document, "collections": {"c": schema}}
+    return {**document, "rules": [_asking_for_times(document, rule, tape) for rule in document["rules"]]}
+
+
+def _asking_for_times(document, rule, tape):
+    """Return the rule with a condition on ``t``, if it is an allow and all of its workers see it."""
+    types = oracle.types_seen_by_all(document, "c", oracle.selected(document, rule))
+    if rule["effect"] == "deny" or "t" not in types:
+        return rule
+    condition = ["t", tape.pick(["ge", "gt", "eq"]), tape.pick(LITERALS["timestamp"])]
+    return {**rule, "where": [*rule.get("where", []), condition]}
 
 
 def _rows(document, most, tape):

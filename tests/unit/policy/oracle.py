@@ -319,6 +319,11 @@ def selects(selector, worker_id, worker):
     return all(({**worker, "worker": worker_id}).get(key) == value for key, value in selector.items())
 
 
+def selected(document, rule):
+    """Return the workers that a rule is for."""
+    return [worker for name, worker in document["workers"].items() if selects(rule["to"], name, worker)]
+
+
 def covers(rule, field):
     return rule.get("fields", "*") == "*" or field in rule["fields"]
 
