@@ -16,13 +16,13 @@ from datasync.policy.problems import PolicyInvalid, Problem
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their arguments."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    policy_sign.configure(actions)
-    policy_changes.add_actions(actions)
     check = actions.add_parser("check", help="say everything that is wrong with a policy, its own tests included")
     check.set_defaults(run=_check)
     test = actions.add_parser("test", help="run the tests that a policy carries, and name them")
     test.set_defaults(run=_test)
     policy_explain.configure(actions)
+    policy_changes.add_actions(actions)
+    policy_sign.configure(actions)
     for action in (check, test):
         action.add_argument("file", type=Path, metavar="FILE")
         add_json(action)
