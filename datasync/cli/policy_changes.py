@@ -14,10 +14,10 @@ from datasync.cli.policy_file import load_file
 from datasync.domain.errors import ConfigError
 from datasync.domain.limits import LOG_LINE_BYTES_MAX
 from datasync.policy import json_schema
-from datasync.policy.changes import Change
+from datasync.policy.comparing.changes import Change
+from datasync.policy.comparing.diff import diff, may_widen
+from datasync.policy.comparing.effects import Effect
 from datasync.policy.compiled import Policy
-from datasync.policy.diff import diff, may_widen
-from datasync.policy.effects import Effect
 from datasync.policy.replay import Difference, read_lines, replay
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from datasync.policy.diff import diff, may_widen
-from datasync.policy.effects import Effect
+from datasync.policy.comparing.diff import diff, may_widen
+from datasync.policy.comparing.effects import Effect
 from tests.unit.policy.city import untested
 
 CELL, AREA, HOUR = "precision: 5", "precision: 3", "unit: 1h"

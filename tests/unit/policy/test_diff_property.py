@@ -5,8 +5,8 @@ import operator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datasync.policy.diff import diff, may_widen
-from datasync.policy.effects import Effect
+from datasync.policy.comparing.diff import diff, may_widen
+from datasync.policy.comparing.effects import Effect
 from tests.unit.policy import generated, oracle
 from tests.unit.policy.generated import NOW_MS, rows_of
 from tests.unit.policy.mutated import loadable, mutated, narrowed

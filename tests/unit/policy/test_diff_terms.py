@@ -2,8 +2,8 @@
 
 import pytest
 
-from datasync.policy.diff import diff
-from datasync.policy.effects import Effect
+from datasync.policy.comparing.diff import diff
+from datasync.policy.comparing.effects import Effect
 from tests.unit.policy.whole import whole
 
 H1 = "fields: [gps, started, mode], purposes: [service.routing], requires: [roaming], retain: 24h, onward: false}"

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from datasync.policy.effects import Effect
-from datasync.policy.sights import Sight
+from datasync.policy.comparing.effects import Effect
+from datasync.policy.comparing.sights import Sight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,12 @@ in one from which it could have been made.
 from collections.abc import Iterable, Iterator
 
 from datasync.domain.tiers import Place
-from datasync.policy import terms
-from datasync.policy.changes import Change
-from datasync.policy.coarseness import told
+from datasync.policy.comparing import terms
+from datasync.policy.comparing.changes import Change
+from datasync.policy.comparing.coarseness import told
+from datasync.policy.comparing.effects import Effect, joined, ranked
+from datasync.policy.comparing.sights import Rows, Sight, all_told, held, seen
 from datasync.policy.compiled import Policy
-from datasync.policy.effects import Effect, joined, ranked
-from datasync.policy.sights import Rows, Sight, all_told, held, seen
 
 Compared = dict[tuple[Rows, Rows], Effect]
 """What was worked out already: fields that the same rules cover share their rows."""

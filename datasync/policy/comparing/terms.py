@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Iterator, Set
 
 from datasync.domain.tiers import Place, Tier
-from datasync.policy.changes import Change, term
+from datasync.policy.comparing.changes import Change, term
+from datasync.policy.comparing.effects import Effect, contained, joined, ranked
 from datasync.policy.compiled import Collection, Policy, Verdict, Worker
 from datasync.policy.document import Approve, DpSgd, ModelTransform
-from datasync.policy.effects import Effect, contained, joined, ranked
 from datasync.policy.quantities import duration_text
 from datasync.policy.verdicts import verdict
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from datasync.policy.comparing.effects import Effect, proven
 from datasync.policy.compiled import Collection, Form
 from datasync.policy.document import Bucket, Constant, Drop, Geohash, Hmac, Mask, RowTransform, Truncate
-from datasync.policy.effects import Effect, proven
 from datasync.policy.quantities import duration_text
 from datasync.policy.transforms import Step
 from datasync.policy.types import type_name

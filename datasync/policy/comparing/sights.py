@@ -12,12 +12,12 @@ from typing import Any
 
 from datasync.domain.tiers import Place, Tier
 from datasync.policy.answers import rules_for
-from datasync.policy.coarseness import Making, described, making, told
+from datasync.policy.comparing.coarseness import Making, described, making, told
+from datasync.policy.comparing.effects import Effect, proven
+from datasync.policy.comparing.regions import EVERYTHING, Box, box, is_covered, meet
 from datasync.policy.compiled import Collection, Form, Policy, Rule, Worker, reader_scope
 from datasync.policy.decide import decide
-from datasync.policy.effects import Effect, proven
 from datasync.policy.predicate import Clause, Scope, bind_all, clause_text
-from datasync.policy.regions import EVERYTHING, Box, box, is_covered, meet
 from datasync.policy.types import type_name
 
 
