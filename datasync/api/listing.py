@@ -3,6 +3,7 @@
 A list of a million devices costs as much per page as a list of ten: pages go by key, never by offset.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from datasync.api import models
 from datasync.domain.errors import RequestError
 from datasync.domain.ids import NodeName, operator_of
 from datasync.store import decisions, revisions, tables
+from datasync.store.handovers import VERDICTS
 from datasync.store.segments import State
 
 T = TypeVar("T")
@@ -105,7 +107,10 @@ def handovers(tx: Connection, page: models.HandoverPage) -> models.Handovers:
     order = (table.c.started_ms.desc(), table.c.handover)
     found = tx.execute(select(table).where(*conditions).order_by(*order).limit(page.limit + 1)).all()
     rows, more = found[: page.limit], len(found) > page.limit
-    listed = [models.Handover.model_validate(row) for row in rows]
+    listed = [
+        models.Handover.model_validate({**row._mapping, "verdicts": json.loads(row.detail).get(VERDICTS, {})})
+        for row in rows
+    ]
     return models.Handovers(handovers=listed, next=f"{rows[-1].started_ms}.{rows[-1].handover}" if more else None)
 
 

@@ -202,8 +202,24 @@ class Activated(Answer):
     digest: str
 
 
+class HandoverVerdict(Answer):
+    """What became of one collection: at the source how much was given and kept, and why; at the target who made it."""
+
+    action: str
+    rule: str | None
+    by: str | None = None
+    why: str | None = None
+    given_segments: int | None = None
+    given_rows: int | None = None
+    kept_segments: int | None = None
+    kept_rows: int | None = None
+
+
 class Handover(Answer):
-    """One handover as this node takes part in it; a time is null until that point is reached."""
+    """One handover as this node takes part in it; a time is null until that point is reached.
+
+    `verdicts` are by collection, where a source took any or a target got what was made for it.
+    """
 
     handover: str
     device: str
@@ -220,6 +236,7 @@ class Handover(Answer):
     segments: int
     rows: int
     bytes: int
+    verdicts: dict[str, HandoverVerdict]
 
 
 class Handovers(Answer):

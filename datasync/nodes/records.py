@@ -14,11 +14,10 @@ from datasync.handover.machine import Account, Order
 from datasync.handover.passage import Passage
 from datasync.protocol.parts import AttachToken, DerivedStream
 from datasync.store import handovers
-from datasync.store.handovers import Handover
+from datasync.store.handovers import VERDICTS, Handover
 
-VERDICTS = "verdicts"
 BY_TERMS = "terms"
-"""Where a record says what became of each collection; and what keeps something of one that moves."""
+"""What keeps something of a collection that moves."""
 
 
 def handover_id(tx: Connection, token: AttachToken) -> HandoverId:

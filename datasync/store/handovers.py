@@ -15,6 +15,9 @@ from sqlalchemy import delete as sql_delete
 from datasync.store import tables
 from datasync.store.statements import upsert
 
+VERDICTS = "verdicts"
+"""Where a handover's detail says what became of each collection."""
+
 _T = tables.handovers
 
 

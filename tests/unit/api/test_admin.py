@@ -35,7 +35,7 @@ def hear_of(api, *names, role="edge"):
             peers.put(tx, KnownPeer(name=name, role=role, certificate=b"", load=0.25, seen_ms=NOW_MS))
 
 
-def note_handover(api, number, device="watch-1", phase="done"):
+def note_handover(api, number, device="watch-1", phase="done", detail=None):
     row = Handover(
         handover=f"{number:032x}",
         device=device,
@@ -49,6 +49,7 @@ def note_handover(api, number, device="watch-1", phase="done"):
         frozen_ms=NOW_MS + 10,
         active_ms=NOW_MS + 25,
         rows=100,
+        detail=detail or {},
     )
     with api.node.database.write() as tx:
         handovers.put(tx, row)
@@ -186,6 +187,17 @@ def test_handovers_are_listed_the_newest_first_and_each_once(api, limit):
     listed = pages(api, "/v1/admin/handovers", "handovers", limit)
     assert [h["epoch"] for h in listed] == [4, 5, 2, 3, 0, 1]  # two at a time started together
     assert (listed[0]["frozen_ms"], listed[0]["active_ms"], listed[0]["rows"]) == (NOW_MS + 10, NOW_MS + 25, 100)
+
+
+def test_a_handover_says_what_became_of_each_collection_and_by_which_rule(api):
+    given = {"action": "pseudonymise", "rule": "H1", "why": "", "given_segments": 2, "given_rows": 6}
+    given |= {"kept_segments": 0, "kept_rows": 0}
+    note_handover(
+        api, 1, detail={"verdicts": {"trips": given, "likes": {"action": "derived", "rule": "H2", "by": "acme"}}}
+    )
+    (listed,) = api.get("/v1/admin/handovers").json["handovers"]
+    assert listed["verdicts"]["trips"] == given | {"by": None}
+    assert (listed["verdicts"]["likes"]["by"], listed["verdicts"]["likes"]["given_rows"]) == ("acme", None)
 
 
 def test_handovers_are_found_by_device_and_phase(api):
