@@ -203,6 +203,16 @@ def timed_documents(draw):
     return without(document, void_rules(document))
 
 
+@st.composite
+def keepers(draw):
+    """A policy that loads and whose collection is one of documents, told apart by ``who`` and ``key``."""
+    document = draw(documents())
+    schema = {name: each for name, each in document["collections"]["c"].items() if name != "time"}
+    roles = {"who": {"type": "string", "tier": draw(st.sampled_from([U, E]))}, "key": {"type": "int64", "tier": E}}
+    schema |= {"kind": "document", "subject": "who", "key": "key", "fields": {**schema["fields"], **roles}}
+    return {**document, "collections": {"c": schema}}
+
+
 def rows_of(document, most=12):
     """Rows for a document: mostly values that are unkind to their type, some nulls; also no rows at all."""
     return made(1 + most * len(document["collections"]["c"]["fields"]), _rows, document, most)
@@ -360,6 +370,10 @@ def _asking_for_times(document, rule, tape):
 
 
 def _rows(document, most, tape):
-    cells = {name: [*VALUES[spec["type"]], None] for name, spec in document["collections"]["c"]["fields"].items()}
+    schema = document["collections"]["c"]
+    cells = {
+        name: VALUES[spec["type"]] if name in ("who", "key") else [*VALUES[spec["type"]], None]
+        for name, spec in schema["fields"].items()
+    }
     count = tape.pick([most, most // 2, 1, 0])
     return [{name: tape.pick(values) for name, values in cells.items()} for _ in range(count)]

@@ -258,8 +258,27 @@ def layers(document, collection, rows, key, now_ms):
                     chain = seen(document, collection, name, tier)  # the lower layers do not have the row
                 if chain is not None:
                     cells[name] = transformed(document, chain, row.get(name), spec["type"], key, now_ms)
+            if has_layer(document, collection, tier) and (name := doc(document, collection, row, key)) is not None:
+                cells["_doc"] = name
             held[tier][index] = cells
     return held
+
+
+def has_layer(document, collection, tier):
+    """Whether a tier has a layer: some field has a form there, or one below, and rows are lifted to it."""
+    schema = document["collections"][collection]
+    ranks = [rank(one) for name in schema["fields"] for one in forms(document, collection, name)]
+    return rank(tier) in ranks or (min(ranks) < rank(tier) and tier in [each["to"] for each in schema.get("raise", [])])
+
+
+def doc(document, collection, row, key):
+    """Return which document a row changes, by a pseudonym of subject and key; None where rows are no changes."""
+    schema = document["collections"][collection]
+    if schema["kind"] != "document":
+        return None
+    subject, name = (str(row[schema[role]]).encode() for role in ("subject", "key"))
+    secret = key(f"document:{collection}", 0)
+    return hmac.new(secret, len(subject).to_bytes(8, "big") + subject + name, hashlib.sha256).hexdigest()[:32]
 
 
 def view(document, worker_id, collection, rows, meta, key, now_ms):
