@@ -49,6 +49,10 @@ DIFF_PIECES_MAX = 1_000
 LOG_LINE_BYTES_MAX = 1 << 20
 """One line of a decision log that is replayed."""
 
+AUDIT_DETAIL_BYTES_MAX = 4_096
+AUDIT_NAME_CHARACTERS_MAX = 512
+"""What one entry of the audit log says, and whom it names."""
+
 WINDOW_BYTES = 4 << 20
 """Bytes that a sender has unacknowledged at one time."""
 

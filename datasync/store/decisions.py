@@ -1,11 +1,8 @@
 """The decision log: who opened a view of what, for which purpose, under which policy and rules, and what was read.
 
-Each entry's hash covers the entry and the hash before it, and the head of the chain is kept apart, so an entry that
-was edited, inserted or deleted is found, at the end of the log too, unless whoever did it also rewrote all that
-follows and the head. (That is not prevented here: a second place must hold heads.)
+The entries are a chain of hashes (:mod:`store.chain`). What administrators do is in :mod:`store.audit`.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,13 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
 
-from datasync.protocol import cbor
-from datasync.store import counters, registers, tables
+from datasync.store import tables
+from datasync.store.chain import Chain, Head, Link
 
 _T = tables.decisions
-_COUNTER = "decisions"
-_HEAD = "decisions head"
 _PAGE = 1_000
+
+CHAIN = Chain("decisions", "datasync/decision/1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +55,10 @@ class Entry:
 
 def append(tx: Connection, decision: Decision) -> Entry:
     """Add a decision at the end of the log."""
-    number = counters.take(tx, _COUNTER, 1)
-    digest = _hash(_head(tx)[1], number, decision)
+    head = CHAIN.append(tx, _content(decision))
     row = asdict(decision) | {"rules": json.dumps(decision.rules), "fields": json.dumps(decision.fields)}
-    tx.execute(insert(_T), row | {"number": number, "hash": digest})
-    registers.put(tx, _HEAD, [number, digest])
-    return Entry(number, decision, digest)
+    tx.execute(insert(_T), row | {"number": head.number, "hash": head.hash})
+    return Entry(head.number, decision, head.hash)
 
 
 def page(tx: Connection, *, after: int = 0, limit: int = _PAGE) -> list[Entry]:
@@ -72,25 +67,19 @@ def page(tx: Connection, *, after: int = 0, limit: int = _PAGE) -> list[Entry]:
     return [_entry(row) for row in tx.execute(query)]
 
 
-def count(tx: Connection) -> int:
-    """Return how many entries the log should have."""
-    return _head(tx)[0]
+def head(tx: Connection) -> Head:
+    """Return where the log ends."""
+    return CHAIN.head(tx)
+
+
+def hash_at(tx: Connection, number: int) -> str | None:
+    """Return the hash of the entry with a number, None when there is none."""
+    return tx.scalar(select(_T.c.hash).where(_T.c.number == number))
 
 
 def verify(tx: Connection) -> str | None:
     """Walk the whole log; return what is wrong with it first, None when nothing is."""
-    number, digest = 0, ""
-    for entry in _all(tx):
-        if entry.number != number + 1:
-            return f"entry {number + 1} is missing"
-        number = entry.number
-        if entry.hash != _hash(digest, number, entry.decision):
-            return f"entry {number} was changed, or an entry before it"
-        digest = entry.hash
-    head = _head(tx)
-    if head != (number, digest):
-        return f"the log ends with entry {number}, and its head says {head[0]}"
-    return None
+    return CHAIN.verify(tx, (Link(each.number, _content(each.decision), each.hash) for each in _all(tx)))
 
 
 def _all(tx: Connection) -> Iterator[Entry]:
@@ -100,14 +89,8 @@ def _all(tx: Connection) -> Iterator[Entry]:
         after = entries[-1].number
 
 
-def _head(tx: Connection) -> tuple[int, str]:
-    number, digest = registers.get(tx, _HEAD, [0, ""])
-    return int(number), str(digest)
-
-
-def _hash(before: str, number: int, decision: Decision) -> str:
-    plain: dict[str, Any] = asdict(decision) | {"rules": list(decision.rules), "fields": list(decision.fields)}
-    return hashlib.sha256(cbor.dumps(["datasync/decision/1", before, number, plain])).hexdigest()
+def _content(decision: Decision) -> dict[str, Any]:
+    return asdict(decision) | {"rules": list(decision.rules), "fields": list(decision.fields)}
 
 
 def _entry(row: Row[Any]) -> Entry:

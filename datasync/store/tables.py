@@ -226,6 +226,31 @@ decisions = Table(
     Column("hash", Text, nullable=False),
 )
 
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index(None, "event", "number"),
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("log", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("said_ms", BigInteger, nullable=False),
+    Column("contradicted_ms", BigInteger),
+    sqlite_with_rowid=False,
+)
+
 data_keys = Table(
     "data_keys",
     metadata,

@@ -13,9 +13,11 @@ from datasync.domain.errors import StoreError
 from datasync.store import schema, tables
 from datasync.store.database import Database, check, upgrade
 
+REVISIONS = ["0001", "0002", "0003", "0004", "0005"]
+
 
 def test_the_migrated_schema_equals_the_metadata(database_url: str) -> None:
-    assert upgrade(database_url) == ["0001", "0002", "0003", "0004"]
+    assert upgrade(database_url) == REVISIONS
     assert check(database_url) == []
 
 
@@ -76,5 +78,5 @@ def test_the_migrations_are_found_inside_the_package_as_a_wheel_installs_them(tm
     command = [sys.executable, "-W", "error", "-c", program]
     environment = {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
     ended = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
-    assert ended.stdout.strip() == f"{site}/datasync/migrations ['0001', '0002', '0003', '0004'] []", ended.stderr
+    assert ended.stdout.strip() == f"{site}/datasync/migrations {REVISIONS} []", ended.stderr
     assert (elsewhere / "node.db").exists()
