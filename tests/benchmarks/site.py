@@ -1,6 +1,7 @@
 """What the benchmarks measure on: a cloud and one edge as processes, each with a Mosquitto of its own, and devices.
 
-They are enrolled, configured and started as the demo does it. With ``sampled`` the edge runs under the sampler.
+They are enrolled, configured and started as the demo does it; the other operator's edge, which the demo has too, runs
+beside them and has nothing to do. With ``sampled`` the edge runs under the sampler.
 """
 
 import socket
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasync.demo.run import WORKERS, policy_source
+from datasync.demo.run import policy_source
 from datasync.demo.town import Node, Town
 from datasync.domain.errors import DependencyMissing
 from tests.benchmarks.machine import mosquitto
@@ -54,13 +55,14 @@ def site(folder: Path, devices: Sequence[str], *, edge_samples: Path | None = No
     brokers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for node in town.servers:
-            brokers[f"broker of the {node.role}"] = _broker(node)
+            brokers[node.name] = _broker(node)
             node.config.write_text(node.config.read_text().replace("embedded://", "mqtt://"))
             command = sampled_command(edge_samples if node is town.edges[0] else None)
             node.run([*command, "datasync.cli.main", node.role.value, "--config", str(node.config)])
-        town.open(policy_source(), WORKERS)
-        started = {str(node.role): node.process for node in town.servers if node.process is not None}
-        processes = {name: process.pid for name, process in (started | brokers).items()}
+        town.open(policy_source())
+        measured = (town.cloud, town.edges[0])
+        processes = {str(node.role): node.process.pid for node in measured if node.process is not None}
+        processes |= {f"broker of the {node.role}": brokers[node.name].pid for node in measured}
         yield Site(folder, town.edges[0], town.cloud, dict(zip(devices, town.devices, strict=True)), processes)
     finally:
         town.stop()
