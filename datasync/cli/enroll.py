@@ -1,7 +1,8 @@
 """``datasync enroll``: who exists. An operator's authority makes its nodes' identities and its policy key; tokens too.
 
 A node's private keys are made where this runs: run it on the node, or move the folder there safely and leave no
-copy. A token is printed once and never stored; what is kept of it is its hash.
+copy. Edges and clouds get an identity for their MQTT broker besides, in ``broker/``: it needs one for TLS, and is not
+trusted with the node's. A token is printed once and never stored; what is kept of it is its hash.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from datasync.security.vault import load_or_create_node_key
 from datasync.store.workers import token_hash
 
 DAYS_MAX = 3650
+BROKER_FOLDER = "broker"
 NODES = (Role.DEVICE, Role.EDGE, Role.CLOUD)
 
 
@@ -85,6 +87,13 @@ def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
         metavar="PEM",
         help="another operator's authority; repeatable",
     )
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a name or address by which TLS clients that are not told the node's name may know it; repeatable",
+    )
     add_json(parser)
     parser.set_defaults(run=_enroll_node, role=role)
 
@@ -112,16 +121,20 @@ def _enroll_policy_key(arguments: argparse.Namespace) -> int:
 def _enroll_node(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder.absolute()
     identity, trust, node_key = folder / "identity", folder / "trust", folder / "keys" / "node.key"
-    for path in (identity, trust, node_key):
+    broker = folder / BROKER_FOLDER
+    for path in (identity, trust, node_key, broker):
         if path.exists():
             raise ConfigError("it exists and is not overwritten", where=str(path), fix="choose another --folder")
     authority = Authority.load(arguments.authority)
     trusted = _authorities([arguments.authority / AUTHORITY_FILE, *arguments.trust])
-    enrolled = authority.enrol(NodeName(arguments.name), arguments.role, now=system_clock(), days=arguments.days)
+    name, now, days = NodeName(arguments.name), system_clock(), arguments.days
+    enrolled = authority.enrol(name, arguments.role, now=now, days=days, hosts=arguments.host)
     enrolled.save(identity)
     load_or_create_node_key(node_key, secrets.token_bytes)
     for operator, pem in trusted.items():
         write_private(trust / f"{operator}.pem", pem)
+    if arguments.role is not Role.DEVICE:
+        authority.enrol(name, Role.BROKER, now=now, days=days, hosts=arguments.host).save(broker)
     written = {"identity": str(identity), "trust": str(trust), "node_key": str(node_key)}
     if arguments.json:
         print_json({"name": enrolled.name, "role": enrolled.role.value, **written})

@@ -35,6 +35,11 @@ def operator_of(name: NodeName) -> str:
     return name.split("/")[0] if "/" in name else ""
 
 
+def dotted(name: NodeName) -> str:
+    """Return a name as one level of a topic, and as a certificate's common name: ``acme.cbd``."""
+    return name.replace("/", ".")
+
+
 def stream_id(public_key: bytes) -> StreamId:
     """Return the id of the stream that signs with this raw Ed25519 public key (32 bytes)."""
     if len(public_key) != 32:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from datasync.domain.errors import MessageError
-from datasync.domain.ids import NodeName, node_name
+from datasync.domain.ids import NodeName, dotted, node_name
 
 POLICY = "ds/1/policy"
 BEACONS = "ds/1/edge/+/beacon"
@@ -33,7 +33,7 @@ class Address:
 
 def beacon(name: NodeName) -> str:
     """Return the topic of a node's retained beacon."""
-    return f"ds/1/edge/{_level(name)}/beacon"
+    return f"ds/1/edge/{dotted(name)}/beacon"
 
 
 def device_up(device: NodeName) -> str:
@@ -53,17 +53,17 @@ def device_segments(device: NodeName) -> str:
 
 def edge_in(edge: NodeName, source: NodeName) -> str:
     """Return the topic by which ``source``, an edge or the cloud, reaches ``edge``."""
-    return f"ds/1/e/{_level(edge)}/in/{_level(source)}"
+    return f"ds/1/e/{dotted(edge)}/in/{dotted(source)}"
 
 
 def edge_inbox(edge: NodeName) -> str:
     """Return the filter for all that reaches ``edge`` over the backbone."""
-    return f"ds/1/e/{_level(edge)}/in/+"
+    return f"ds/1/e/{dotted(edge)}/in/+"
 
 
 def cloud_in(edge: NodeName) -> str:
     """Return the topic by which ``edge`` reaches the cloud."""
-    return f"ds/1/cloud/in/{_level(edge)}"
+    return f"ds/1/cloud/in/{dotted(edge)}"
 
 
 def parse(topic: str) -> Address:
@@ -98,10 +98,6 @@ def may_publish(signer: NodeName, address: Address) -> bool:
             return True
         case "json":
             return False
-
-
-def _level(name: NodeName) -> str:
-    return name.replace("/", ".")
 
 
 def _name(level: str) -> NodeName:

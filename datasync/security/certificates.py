@@ -2,14 +2,18 @@
 
 An operator's authority is a self-signed certificate with the SAN URI ``urn:datasync:operator:<operator>``. A node's
 certificate carries ``urn:datasync:<role>:<name>``, its Ed25519 key as the subject's key, and its X25519 sealing key
-in a private extension. Everything a reader does not expect is refused. Errors here are ValueErrors in plain words;
+in a private extension. For TLS, which uses the same certificate, the common name repeats the name as MQTT topics write
+it, so that a broker's access list can speak of it, and host names stand beside the URI for clients that know no more
+than an address. Everything a reader does not expect is refused. Errors here are ValueErrors in plain words;
 :mod:`trust` and :mod:`identity` turn them into refusals and configuration errors.
 """
 
 import datetime
 import enum
+import ipaddress
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -18,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from datasync.domain.clock import Instant
-from datasync.domain.ids import NodeName, node_name, operator_of
+from datasync.domain.ids import NodeName, dotted, node_name, operator_of
 from datasync.domain.limits import CERTIFICATE_BYTES_MAX
 from datasync.security import points
 
@@ -31,6 +35,7 @@ SEALING_KEY_OID = x509.ObjectIdentifier("2.25.2706680466714316107348736683181551
 BACKDATED_MS = 300_000
 """How long before its issue a certificate becomes valid, for nodes whose clocks are behind."""
 
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _OCTET_STRING_32 = b"\x04\x20"
 _BIT_STRING_512 = b"\x03\x41\x00"
 _URN = "urn:datasync:"
@@ -47,12 +52,18 @@ _PARSER_ERRORS = (
 
 
 class Role(enum.StrEnum):
-    """What a node is, as its certificate says. ``POLICY`` is no node: it is the key that signs an operator's policy."""
+    """What a node is, as its certificate says.
+
+    Two are no nodes: ``POLICY`` is the key that signs an operator's policy, and ``BROKER`` the one that the MQTT broker
+    of the edge or cloud of that name shows. Brokers are not trusted, so they do not have the node's own key: no message
+    is taken from theirs, and it opens no connection.
+    """
 
     DEVICE = "device"
     EDGE = "edge"
     CLOUD = "cloud"
     POLICY = "policy"
+    BROKER = "broker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,7 @@ def issue_authority(operator: str, key: Ed25519PrivateKey, *, now: Instant, days
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .add_extension(_names("operator", operator), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     return builder.sign(key, None).public_bytes(Encoding.DER)
 
@@ -112,16 +124,25 @@ def issue_node(
     now: Instant,
     days: int,
     serial: int,
+    hosts: Sequence[str] = (),
 ) -> bytes:
-    """Return a node's certificate (DER), signed with the authority's ``key``."""
+    """Return a node's certificate (DER), signed with the authority's ``key``.
+
+    Raises ValueError for a host that is no name and no address, and for a name that is too long.
+    """
+    subject = _subject(name)
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.verify_key)
     sealing = x509.UnrecognizedExtension(SEALING_KEY_OID, _OCTET_STRING_32 + sealing_key.public_bytes_raw())
     builder = (
-        _builder(x509.Name([]), authority.certificate.subject, verify_key, now, days, serial)
+        _builder(subject, authority.certificate.subject, verify_key, now, days, serial)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(_names(role, name), critical=True)  # RFC 5280: critical where the subject is empty
+        .add_extension(_names(role, name, hosts), critical=False)
         .add_extension(sealing, critical=False)
+        .add_extension(issuer_key, critical=False)
     )
+    if role is Role.BROKER:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     return builder.sign(key, None).public_bytes(Encoding.DER)
 
 
@@ -178,6 +199,8 @@ def read_node(certificate: x509.Certificate) -> NodeCertificate:
         extension = certificate.extensions.get_extension_for_oid(SEALING_KEY_OID).value
         sealing_key = _read_sealing_key(extension)
         node = NodeCertificate(name, role, _read_key(certificate), sealing_key, _validity(certificate))
+        if certificate.subject != _subject(name):
+            raise ValueError(f"its subject is not the common name {dotted(name)}")
     except _PARSER_ERRORS as error:
         raise ValueError(f"the certificate is no node's: {error}") from error
     check_role(name, role)
@@ -216,23 +239,39 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=signs_certificates,
-        crl_sign=False,
+        crl_sign=signs_certificates,
         encipher_only=False,
         decipher_only=False,
     )
 
 
-def _names(kind: str, name: str) -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"{_URN}{kind}:{name}")])
+def _subject(name: NodeName) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, dotted(name))])
+
+
+def _names(kind: str, name: str, hosts: Sequence[str] = ()) -> x509.SubjectAlternativeName:
+    uri = x509.UniformResourceIdentifier(f"{_URN}{kind}:{name}")
+    return x509.SubjectAlternativeName([uri, *map(_host, hosts)])
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        if _HOST.fullmatch(text) is None:
+            raise ValueError(f"{text!r} is no host: write a name in lower case, or an address") from None
+        return x509.DNSName(text)
 
 
 def _read_name(certificate: x509.Certificate, kinds: tuple[str, ...]) -> tuple[str, str]:
+    """Return kind and name of the one URI; the hosts beside it matter to TLS clients alone."""
     names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    if len(names) == 1 and isinstance(names[0], x509.UniformResourceIdentifier):
-        kind, _, name = names[0].value.removeprefix(_URN).partition(":")
-        if names[0].value.startswith(_URN) and kind in kinds:
+    others = [each for each in names if not isinstance(each, x509.DNSName | x509.IPAddress)]
+    if len(others) == 1 and isinstance(others[0], x509.UniformResourceIdentifier):
+        kind, _, name = others[0].value.removeprefix(_URN).partition(":")
+        if others[0].value.startswith(_URN) and kind in kinds:
             return kind, name
-    raise ValueError(f"it needs exactly one name, the URI {_URN}<{'|'.join(kinds)}>:<name>")
+    raise ValueError(f"it needs exactly one name, the URI {_URN}<{'|'.join(kinds)}>:<name>, and hosts at most besides")
 
 
 def _read_key(certificate: x509.Certificate) -> Ed25519PublicKey:

@@ -8,7 +8,7 @@ time, so what was once found true is remembered in a bounded cache; whether it i
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -68,32 +68,42 @@ class Authority:
         return cls(operator, certificates.issue_authority(operator, key, now=now, days=days, serial=serial), key)
 
     def enrol(
-        self, name: NodeName, role: Role, *, now: Instant, days: int = 365, entropy: Callable[[int], bytes] = os.urandom
+        self,
+        name: NodeName,
+        role: Role,
+        *,
+        now: Instant,
+        days: int = 365,
+        hosts: Sequence[str] = (),
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> Identity:
-        """Return a new identity for a node, or for an operator's policy key.
+        """Return a new identity for a node, for its broker, or for an operator's policy key.
 
-        Raises ConfigError for a name that does not fit the role, or one of another operator.
+        ``hosts`` are the names and addresses by which TLS clients may know it. Raises ConfigError for a name that does
+        not fit the role, or one of another operator, and for what is no host.
         """
         _check_days(days)
-        try:
-            certificates.check_role(node_name(name), role)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
         if role is not Role.DEVICE and operator_of(name) != self.operator:
             raise ConfigError(f"{name!r} is not {self.operator}'s: only its own authority can enrol it")
         signing_key = Ed25519PrivateKey.from_private_bytes(entropy(32))
         sealing_key = X25519PrivateKey.from_private_bytes(entropy(32))
-        certificate = certificates.issue_node(
-            name,
-            role,
-            signing_key.public_key(),
-            sealing_key.public_key(),
-            authority=certificates.read_authority(self.certificate),
-            key=self.key,
-            now=now,
-            days=days,
-            serial=certificates.serial_number(entropy),
-        )
+        try:
+            certificates.check_role(node_name(name), role)
+            certificate = certificates.issue_node(
+                name,
+                role,
+                signing_key.public_key(),
+                sealing_key.public_key(),
+                authority=certificates.read_authority(self.certificate),
+                key=self.key,
+                now=now,
+                days=days,
+                serial=certificates.serial_number(entropy),
+                hosts=hosts,
+            )
+            certificates.parse(certificate)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         return Identity(name, role, certificate, signing_key, sealing_key, entropy(32))
 
     def save(self, folder: Path) -> None:

@@ -37,6 +37,24 @@ def test_a_node_gets_all_that_its_configuration_wants(role: str, name: str, auth
     assert len(read_key(folder / "keys" / "node.key")) == 32
 
 
+@pytest.mark.parametrize(("role", "name"), [("edge", "acme/cbd"), ("cloud", "acme/cloud")])
+def test_a_server_gets_an_identity_for_its_broker_which_has_nothing_of_its_own(
+    role: str, name: str, authority: Path
+) -> None:
+    _, folder = enroll(role, name, authority, "--host", "edge.example")
+    own, broker = Identity.load(folder / "identity"), Identity.load(folder / "broker")
+    assert (broker.name, broker.role) == (name, Role.BROKER)
+    assert broker.secret != own.secret
+    assert broker.signing_key.public_key() != own.signing_key.public_key()
+    assert b"edge.example" in own.certificate
+    assert b"edge.example" in broker.certificate
+
+
+def test_a_device_gets_no_broker(authority: Path) -> None:
+    _, folder = enroll("device", "watch-7", authority)
+    assert not (folder / "broker").exists()
+
+
 def test_secrets_are_readable_by_their_owner_alone(authority: Path) -> None:
     _, folder = enroll("edge", "acme/cbd", authority)
     files = [path for root in (authority, folder / "identity", folder / "keys") for path in root.rglob("*")]

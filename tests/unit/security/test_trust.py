@@ -146,7 +146,7 @@ def test_an_expired_authority_proves_nothing(now: Instant, entropy: Entropy) -> 
         ("policy", Role.POLICY),
         ("Watch", Role.DEVICE),
         ("a/b/c", Role.EDGE),
-        ("", Role.DEVICE),
+        ("watch-7", Role.BROKER),
     ],
 )
 def test_a_name_must_fit_its_role(trust: Trust, acme: Authority, now: Instant, name: str, role: Role) -> None:
@@ -175,7 +175,7 @@ def test_every_extension_of_the_profile_is_needed(
     trust: Trust, acme: Authority, watch: Identity, now: Instant, missing: str
 ) -> None:
     kept = [each for name, each in extensions_of(watch.certificate).items() if name != missing]
-    assert len(kept) == 3
+    assert len(kept) == 4
     with pytest.raises(SignerUntrusted):
         trust.verify(rebuild(acme, watch.certificate, kept), now)
 
@@ -207,6 +207,47 @@ def test_the_profile_itself_rebuilt_is_accepted(trust: Trust, acme: Authority, w
     """Without this, the refusals above could all come from the rebuilding."""
     same = rebuild(acme, watch.certificate, list(extensions_of(watch.certificate).values()))
     assert trust.verify(same, now).name == "watch-7"
+
+
+def test_the_common_name_is_the_name_as_topics_write_it(acme: Authority, edge: Identity, watch: Identity) -> None:
+    subjects = [x509.load_der_x509_certificate(each.certificate).subject.rfc4514_string() for each in (edge, watch)]
+    assert subjects == ["CN=acme.cbd", "CN=watch-7"]
+
+
+def test_a_common_name_that_is_not_the_name_is_refused(
+    trust: Trust, acme: Authority, watch: Identity, now: Instant
+) -> None:
+    """A broker goes by the common name, the nodes by the URI: they must not differ."""
+    kept, liar = list(extensions_of(watch.certificate).values()), acme.enrol(node_name("watch-8"), Role.DEVICE, now=now)
+    with pytest.raises(SignerUntrusted, match="common name watch-7"):
+        trust.verify(rebuild(acme, liar.certificate, kept), now)
+
+
+def test_hosts_stand_beside_the_name_and_do_not_change_it(trust: Trust, acme: Authority, now: Instant) -> None:
+    hosts = ("edge.example", "192.0.2.7", "2001:db8::7")
+    edge = acme.enrol(node_name("acme/cbd"), Role.EDGE, now=now, hosts=hosts)
+    assert trust.verify(edge.certificate, now).name == "acme/cbd"
+    names = x509.load_der_x509_certificate(edge.certificate).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    assert names.value.get_values_for_type(x509.DNSName) == ["edge.example"]
+    assert [str(each) for each in names.value.get_values_for_type(x509.IPAddress)] == ["192.0.2.7", "2001:db8::7"]
+
+
+@pytest.mark.parametrize("host", ["", "*.example", "Edge.example", "edge_1", "edge.example:8080", "a" * 64, "-a"])
+def test_what_is_no_host_is_refused(acme: Authority, now: Instant, host: str) -> None:
+    with pytest.raises(ConfigError, match="is no host"):
+        acme.enrol(node_name("acme/cbd"), Role.EDGE, now=now, hosts=[host])
+
+
+def test_more_hosts_than_a_certificate_has_room_for_are_refused(acme: Authority, now: Instant) -> None:
+    with pytest.raises(ConfigError, match=f"more than {CERTIFICATE_BYTES_MAX}"):
+        acme.enrol(node_name("acme/cbd"), Role.EDGE, now=now, hosts=[f"edge-{each}.example" for each in range(300)])
+
+
+def test_a_name_that_is_too_long_for_a_common_name_is_not_enrolled(acme: Authority, now: Instant) -> None:
+    with pytest.raises(ConfigError, match="64"):
+        acme.enrol(node_name(f"acme/{'a' * 60}"), Role.EDGE, now=now)
 
 
 def test_only_ed25519_certificates_are_read(trust: Trust, now: Instant) -> None:
