@@ -251,6 +251,30 @@ heads = Table(
     sqlite_with_rowid=False,
 )
 
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("stream_id", Text, primary_key=True),
+    Column("stamp", BigInteger, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("collection", Text),
+    Column("erased", LargeBinary, nullable=False),
+    Column("shredded", Boolean, nullable=False),
+    Index(None, "shredded"),
+    sqlite_with_rowid=False,
+)
+
+erasure_receipts = Table(
+    "erasure_receipts",
+    metadata,
+    Column("stream_id", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
+    Column("signed", LargeBinary),
+    Column("pending", Boolean, nullable=False),
+    Index(None, "pending", "place"),
+    sqlite_with_rowid=False,
+)
+
 data_keys = Table(
     "data_keys",
     metadata,
