@@ -158,6 +158,12 @@ class StreamForeign(SegmentInvalid):
     code = "STREAM_FOREIGN"
 
 
+class StreamErased(SegmentInvalid):
+    """The stream was erased; nothing of it is taken any more."""
+
+    code = "STREAM_ERASED"
+
+
 class TierForbidden(SegmentInvalid):
     """A segment is too private for this place."""
 
@@ -254,6 +260,12 @@ class LinkError(DatasyncError):
     code = "LINK_FAILED"
 
 
+class PeerRefused(LinkError):
+    """The other end of a connection is not who was meant, or does not take this end's certificate."""
+
+    code = "PEER_REFUSED"
+
+
 class SubscriptionRefused(LinkError):
     """A broker refused a subscription."""
 
@@ -282,6 +294,12 @@ class ConsentForeign(RequestError):
     """Only the subject's own device may say what the subject allows."""
 
     code = "CONSENT_FOREIGN"
+
+
+class ErasureForeign(RequestError):
+    """Only the subject's own device may have its streams erased."""
+
+    code = "ERASURE_FOREIGN"
 
 
 class NotFound(RequestError):

@@ -150,6 +150,12 @@ class Trust:
             )
         return cls(_read_authority_pem(path) for path in paths)
 
+    @property
+    def certificates(self) -> tuple[bytes, ...]:
+        """The authorities' certificates (DER)."""
+        known = (each.certificate for authorities in self._by_subject.values() for each in authorities)
+        return tuple(certificate.public_bytes(Encoding.DER) for certificate in known)
+
     def verify(self, certificate: bytes, now: Instant) -> Peer:
         """Return the node that a certificate (DER) proves. Raises SignerUntrusted."""
         digest = hashlib.sha256(certificate).digest()

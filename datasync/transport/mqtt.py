@@ -15,8 +15,13 @@ from urllib.parse import urlsplit
 
 from datasync.domain.errors import ConfigError, LinkError, MessageTooLarge
 from datasync.domain.limits import MESSAGE_BYTES_MAX
+from datasync.security.tls import Caller
 from datasync.transport.link import Packet, Received, is_filter
 from datasync.transport.mqtt_connection import CONNECT_S, Connection, Reports, Settings
+from datasync.transport.tls import secured
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+"""The ports that are meant where a URL has none, by scheme."""
 
 IN_FLIGHT_MAX = 64
 KEEPALIVE_S = 15
@@ -30,7 +35,10 @@ NOT_SENT_BYTES = 256 << 10
 
 
 class MqttLink:
-    """A :class:`datasync.transport.link.Link` to the broker at ``mqtt://host:port``, everything at QoS 1."""
+    """A :class:`datasync.transport.link.Link` to the broker at ``mqtt://host:port``, everything at QoS 1.
+
+    With ``mqtts://`` it is TLS, to the node that ``caller`` means or to its broker, and to nobody else.
+    """
 
     def __init__(
         self,
@@ -38,6 +46,7 @@ class MqttLink:
         client_id: str,
         subscriptions: Sequence[str],
         *,
+        caller: Caller | None = None,
         durable_session: bool = False,
         in_flight_max: int = IN_FLIGHT_MAX,
         packet_bytes_max: int = MESSAGE_BYTES_MAX,
@@ -48,11 +57,21 @@ class MqttLink:
         With ``durable_session`` the broker keeps the session of ``client_id`` while it is away: the
         subscriptions, and what arrives or was not acknowledged, within the broker's limits.
         """
-        host, port = _address(url)
+        host, port, is_tls = _address(url)
+        if is_tls != (caller is not None):
+            raise ConfigError(f"{url} is TLS with a node that is known, or not TLS", fix="write mqtts://host:port")
         for bad in (text for text in subscriptions if not is_filter(text)):
             raise ConfigError(f"{bad!r} is no topic filter", fix="'+' fills a whole level, '#' the whole last one")
         self._settings = Settings(
-            host, port, client_id, tuple(subscriptions), durable_session, in_flight_max, packet_bytes_max, keepalive_s
+            host,
+            port,
+            client_id,
+            tuple(subscriptions),
+            durable_session,
+            in_flight_max,
+            packet_bytes_max,
+            keepalive_s,
+            caller,
         )
         self._connection: Connection | None = None
         self._reports = Reports(f"{client_id} at {self._settings.broker}")
@@ -114,31 +133,38 @@ def reconnect_s(failures: int, draw: float) -> float:
     return min(RECONNECT_S * 2.0 ** min(failures - 1, 16), RECONNECT_S_MAX) * (1.0 - draw / 2)
 
 
-def _address(url: str) -> tuple[str, int]:
+def _address(url: str) -> tuple[str, int, bool]:
+    """Return host and port of a broker, and whether it is to be TLS. Raises ConfigError."""
     parts = urlsplit(url)
     try:
-        port = 1883 if parts.port is None else parts.port
+        port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         port = 0
-    if parts.scheme != "mqtt" or not parts.hostname or not port or "@" in parts.netloc or parts.path.strip("/"):
-        raise ConfigError(f"{url!r} is no broker's address", fix="write mqtt://host:port")
-    return parts.hostname, port
+    if parts.scheme not in PORTS or not parts.hostname or not port or "@" in parts.netloc or parts.path.strip("/"):
+        raise ConfigError(
+            f"{url!r} is no broker's address", fix="write mqtts://host:port; without TLS mqtt://host:port"
+        )
+    return parts.hostname, port, parts.scheme == "mqtts"
 
 
 async def _dial(settings: Settings) -> socket.socket:
-    """Return a connected socket, tried at each address of the host; TLS would wrap it here. Raises LinkError."""
+    """Return a connected socket, with TLS if wanted, to the host's first address that answers. Raises LinkError."""
     try:
         async with asyncio.timeout(CONNECT_S):
-            found = await _resolve(settings)
-            for family, kind, protocol, _, address in found[:-1]:
-                with suppress(OSError):
-                    return await _connected(socket.socket(family, kind, protocol), address)
-            family, kind, protocol, _, address = found[-1]
-            return await _connected(socket.socket(family, kind, protocol), address)
+            sock = await _reached(await _resolve(settings))
+            return sock if settings.caller is None else await secured(sock, settings.caller)
     except TimeoutError as error:
         raise LinkError(f"not reached within {CONNECT_S:.0f} s", where=settings.broker) from error
     except OSError as error:
         raise LinkError(f"not reached: {error}", where=settings.broker) from error
+
+
+async def _reached(found: list[tuple[Any, Any, int, str, Any]]) -> socket.socket:
+    for family, kind, protocol, _, address in found[:-1]:
+        with suppress(OSError):
+            return await _connected(socket.socket(family, kind, protocol), address)
+    family, kind, protocol, _, address = found[-1]
+    return await _connected(socket.socket(family, kind, protocol), address)
 
 
 async def _resolve(settings: Settings) -> list[tuple[Any, Any, int, str, Any]]:

@@ -41,9 +41,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from datasync.domain.errors import LinkError, MessageTooLarge, SubscriptionRefused
+from datasync.domain.errors import LinkError, MessageTooLarge, PeerRefused, SubscriptionRefused
 from datasync.domain.limits import MESSAGE_BYTES_MAX
+from datasync.security.tls import Caller
 from datasync.transport.link import Packet, Received
+from datasync.transport.tls import TlsSocket
 
 UNACKNOWLEDGED_MAX = 4_096
 UNACKNOWLEDGED_BYTES_MAX = 8 * MESSAGE_BYTES_MAX
@@ -70,6 +72,8 @@ class Settings:
     in_flight_max: int
     packet_bytes_max: int
     keepalive_s: int
+    caller: Caller | None = None
+    """Who the broker must be, and how to speak TLS with it; None for no TLS."""
 
     @property
     def broker(self) -> str:
@@ -231,10 +235,18 @@ class Connection:
         """Handle what arrived; paho handles few packets a call and does not say whether there were more."""
         self._alive = self._loop.time()
         for _ in range(READS_PER_WAKE):
+            if self.gone.done():
+                return
             before = self._handled
             self._guarded(self._client.loop_read)
-            if self._handled == before or self.gone.done():
-                break
+            if self._handled == before and not self._decrypted():
+                return
+        if self._decrypted():
+            self._loop.call_soon(self._on_readable)
+
+    def _decrypted(self) -> int:
+        """Return how many bytes arrived that the socket will not be readable for."""
+        return self._socket.pending() if isinstance(self._socket, TlsSocket) and not self.gone.done() else 0
 
     def _on_writable(self) -> None:
         self._alive = self._loop.time()
@@ -292,6 +304,9 @@ class Connection:
     def _on_disconnect(
         self, _client: Client, _userdata: Any, _flags: DisconnectFlags, reason: ReasonCode, _properties: Any
     ) -> None:
+        refusal = self._socket.refusal if isinstance(self._socket, TlsSocket) else ""
+        if refusal:
+            self._lose(f"the broker ended TLS: {refusal}", PeerRefused)
         self._lose(f"the connection was lost: {reason}")
 
     def _on_publish(self, _client: Client, _userdata: Any, mid: int, _reason: ReasonCode, _properties: Any) -> None:

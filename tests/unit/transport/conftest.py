@@ -1,6 +1,7 @@
 """Links in use, and a broker whose every byte a test decides."""
 
 import asyncio
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
@@ -45,6 +46,12 @@ class Peer:
     async def stop(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    async def trouble(self, code: str) -> None:
+        """Return once the link has met a trouble of this code."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.link.counts.get(code):
+                await asyncio.sleep(0.01)  # the link tells nobody, but counts
 
     async def next(self) -> Received:
         return await within(self._received.get())
@@ -128,13 +135,17 @@ class Wire:
 
 
 class ScriptedBroker:
-    """Accepts connections and leaves each to the test."""
+    """Accepts connections, with TLS if it is given a context, and leaves each to the test."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
 
     async def __aenter__(self) -> Self:
         self._wires: asyncio.Queue[Wire] = asyncio.Queue()
         self._writers: list[asyncio.StreamWriter] = []
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"mqtt://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._context)
+        scheme = "mqtts" if self._context else "mqtt"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(
