@@ -66,23 +66,32 @@ def answer(
     policy: Policy, worker: Worker, schema: Collection, field: str | None, purpose: str, operator: str | None
 ) -> Decision:
     """Return the answer to all questions but that of consent, which is the subject's and not the policy's."""
-    return _by_rules(policy, worker, schema, field, purpose, operator, rules_for(policy, worker, schema.name))
+    return _asked(policy, worker, purpose, operator, _sights(policy, worker, schema)[field])
 
 
-def _by_rules(
-    policy: Policy,
-    worker: Worker,
-    schema: Collection,
-    field: str | None,
-    purpose: str,
-    operator: str | None,
-    rules: tuple[Rule, ...],
-) -> Decision:
-    """Return the answer when these are the rules that speak of the worker and the collection."""
-    if field is not None:
-        found = _seen(worker, schema, field, rules)
-    else:
-        found = _anything(worker, schema, [_seen(worker, schema, each, rules) for each in schema.fields], rules)
+def _sights(policy: Policy, worker: Worker, schema: Collection) -> Mapping[str | None, Decision]:
+    """Return what rules, tiers and chains say of every field, and under None of the collection.
+
+    They do not ask for what a worker reads, so one look at the rules answers for all fields and purposes.
+    """
+    key = ("sights", worker.id, schema.name)
+    is_listed = policy.workers.get(worker.id) is worker
+    found: Mapping[str | None, Decision] | None = policy.memo.get(key) if is_listed else None
+    if found is None:
+        found = _by_rules(worker, schema, rules_for(policy, worker, schema.name))
+        if is_listed:
+            policy.memo[key] = found
+    return found
+
+
+def _by_rules(worker: Worker, schema: Collection, rules: tuple[Rule, ...]) -> Mapping[str | None, Decision]:
+    """Return the answers when these are the rules that speak of the worker and the collection."""
+    fields: dict[str | None, Decision] = {name: _seen(worker, schema, name, rules) for name in schema.fields}
+    return fields | {None: _anything(worker, schema, list(fields.values()), rules)}
+
+
+def _asked(policy: Policy, worker: Worker, purpose: str, operator: str | None, found: Decision) -> Decision:
+    """Return what is found, unless it is allowed and purpose or operator are not."""
     if not found.allowed:
         return found
     if purpose not in worker.purposes & policy.purposes:
@@ -104,7 +113,7 @@ def nearest_allow(
     rule, lacks = min(parts, key=lambda each: (len(each[1]), each[0].id))
     widened = rule if field is None or rule.fields is None else replace(rule, fields=rule.fields | {field})
     granted = (*rules_for(policy, worker, schema.name), widened)
-    then = _by_rules(policy, worker, schema, field, purpose, operator, granted)
+    then = _asked(policy, worker, purpose, operator, _by_rules(worker, schema, granted)[field])
     lacking = " and ".join(lacks.values())
     if then.allowed:
         detail = f"{rule.id} would allow it, but {lacking}."
