@@ -12,7 +12,7 @@ from datasync.domain.errors import DatasyncError
 DONE, FAILED = 0, 1
 
 COMMANDS = {
-    "demo": ("datasync.cli.demo", "run the worked example on real data: devices that roam, two edges, a cloud"),
+    "demo": ("datasync.cli.demo", "run the worked example on real data: devices that roam, edges, a cloud"),
     "device": ("datasync.cli.nodes", "run a device agent"),
     "edge": ("datasync.cli.nodes", "run an edge"),
     "cloud": ("datasync.cli.nodes", "run a cloud"),

@@ -1,1 +1,1 @@
-"""The worked example: real recordings, devices that roam between two edges, a cloud that learns; all checked."""
+"""The worked example: real recordings, devices that roam and visit, edges of two operators, a cloud; all checked."""
