@@ -4,6 +4,7 @@
 file's folder, which the validation context carries.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,39 +36,57 @@ from datasync.domain.limits import (
 from datasync.security.files import read_file
 from datasync.store.workers import token_hash
 
+_BROKERS = {
+    "mqtts": (False, True, 8883),
+    "mqtt": (False, False, 1883),
+    "embedded+mqtts": (True, True, 8883),
+    "embedded": (True, False, 1883),
+}
+"""By scheme: whether the broker is in this process, whether it speaks TLS, and its usual port."""
+
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where an MQTT broker listens, and whether this process is the one that starts it."""
+    """Where an MQTT broker listens, whether this process is the one that starts it, and whether it speaks TLS."""
 
     host: str
     port: int
     embedded: bool = False
+    tls: bool = False
 
     @property
     def url(self) -> str:
-        """The address for clients, ``mqtt://host:port``."""
+        """The address for clients, ``mqtts://host:port``, or ``mqtt://host:port`` without TLS."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt://{host}:{self.port}"
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Return the broker of an ``mqtt://`` or ``embedded://`` URL. Raises ValueError for anything else."""
-        form = "write mqtt://host:port, or embedded://host:port for a broker inside this process"
+        """Return the broker that a URL means. Raises ValueError."""
+        form = "write mqtts://host:port, or embedded+mqtts://host:port for a broker inside this process"
         if not isinstance(text, str):
             raise ValueError(form)
         url = urlsplit(text)
-        if url.scheme not in ("mqtt", "embedded") or not url.hostname:
+        if url.scheme not in _BROKERS or not url.hostname:
             raise ValueError(f"{text!r} is no broker; {form}")
         if url.username is not None or url.path not in ("", "/") or url.query or url.fragment:
             raise ValueError(f"{text!r} says more than a host and a port; {form}")
-        return cls(url.hostname, url.port or 1883, url.scheme == "embedded")
+        embedded, tls, port = _BROKERS[url.scheme]
+        return cls(url.hostname, url.port or port, embedded, tls)
 
 
 def _remote(broker: Broker) -> Broker:
     if broker.embedded:
-        raise ValueError("another node's broker cannot be embedded in this process; write mqtt://host:port")
+        raise ValueError("another node's broker cannot be embedded in this process; write mqtts://host:port")
     return broker
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is said to this host stays on this machine; of names only ``localhost`` is known to."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _under_folder(path: Path, info: ValidationInfo) -> Path:
@@ -131,6 +150,19 @@ class Http(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
+    tls: bool | None = None
+    """Whether it speaks TLS, with the node's certificate; unless said, on every address that is not loopback."""
+
+    @property
+    def url(self) -> str:
+        """The address for clients."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it speaks TLS."""
+        return not is_loopback(self.host) if self.tls is None else self.tls
 
 
 class Administered(Section):
@@ -185,6 +217,23 @@ class NodeConfig(Section):
     """After how long something unacknowledged is sent again; the interval doubles up to ``RETRY_MS_MAX``."""
     window_bytes: int = Field(WINDOW_BYTES, ge=1 << 16, le=64 * MESSAGE_BYTES_MAX)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    insecure: bool = False
+    """Whether brokers on other machines may be reached without TLS."""
+
+    @property
+    def brokers(self) -> tuple[Broker, ...]:
+        """All brokers that the node connects to."""
+        return ()
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        for broker in self.brokers:
+            if not (broker.tls or self.insecure or is_loopback(broker.host)):
+                raise ValueError(
+                    f"{broker.url} is on another machine and without TLS; write mqtts://, see `datasync broker config`,"
+                    " or, to let everybody on the way listen and disturb, insecure = true"
+                )
+        return self
 
     @model_validator(mode="after")
     def _keys_apart(self) -> Self:
@@ -218,6 +267,11 @@ class DeviceConfig(NodeConfig):
         return self
 
     @property
+    def brokers(self) -> tuple[Broker, ...]:
+        """The brokers of its edges."""
+        return tuple(edge.url for edge in self.edges)
+
+    @property
     def first_edge(self) -> EdgeAddress:
         """The edge to attach to first."""
         return next((edge for edge in self.edges if edge.name == self.home), self.edges[0])
@@ -229,6 +283,11 @@ class ServerConfig(NodeConfig, Administered):
     broker: Url
     """The node's own broker."""
     http: Http = Http()
+
+    @property
+    def brokers(self) -> tuple[Broker, ...]:
+        """Its own broker."""
+        return (self.broker,)
 
 
 class EdgeConfig(ServerConfig):
@@ -243,6 +302,11 @@ class EdgeConfig(ServerConfig):
     """How long a target waits for the source before it serves the device without the source's state."""
     devices_max: int = Field(default=10_000, ge=1, le=1_000_000)
     """How many devices may be attached at one time; its share that is taken is the load in the beacon."""
+
+    @property
+    def brokers(self) -> tuple[Broker, ...]:
+        """Its own broker and the cloud's."""
+        return (self.broker, self.backbone)
 
 
 class CloudConfig(ServerConfig):

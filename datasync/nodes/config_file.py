@@ -5,7 +5,7 @@ and what would be right.
 
 The variable of a key is ``DATASYNC_`` and the key in capitals, with ``__`` between a section and its key:
 ``DATASYNC_DATABASE``, ``DATASYNC_HTTP__PORT``. Text is written bare, everything else as JSON (a list as a whole:
-``DATASYNC_EDGES='[{"name": "acme/cbd", "url": "mqtt://cbd"}]'``). A variable that names no key is an error, as an
+``DATASYNC_EDGES='[{"name": "acme/cbd", "url": "mqtts://cbd"}]'``). A variable that names no key is an error, as an
 unknown key in the file is.
 """
 
@@ -24,8 +24,11 @@ from datasync.nodes.config import CloudConfig, DeviceConfig, EdgeConfig, NodeCon
 from datasync.security.files import read_file
 
 ENVIRONMENT_PREFIX = "DATASYNC_"
-OTHER_VARIABLES = ("DATASYNC_TOKEN", "DATASYNC_URL", "DATASYNC_TESTS_")
-"""Variables, or beginnings of variables, of the command line and of the tests; they name no key."""
+OTHER_VARIABLES = frozenset({"DATASYNC_CA", "DATASYNC_PEER", "DATASYNC_TOKEN", "DATASYNC_URL"})
+"""Variables of the command line; they name no key."""
+
+TEST_PREFIX = "DATASYNC_TESTS_"
+"""The beginning of the tests' variables, which name no key either."""
 
 Config = TypeVar("Config", bound=NodeConfig)
 
@@ -65,7 +68,9 @@ def _override(
     """Put the environment's values into the document; return the variable behind each key."""
     variables: dict[tuple[str, ...], str] = {}
     for variable, text in sorted(environment.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(OTHER_VARIABLES):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(TEST_PREFIX):
+            continue
+        if variable in OTHER_VARIABLES:
             continue
         key = tuple(variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
         field = _field(kind, key)

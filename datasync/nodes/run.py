@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -27,11 +28,12 @@ from datasync.nodes.device import Beacons, DeviceNode, DeviceSettings
 from datasync.nodes.edge import EdgeNode, EdgeSettings
 from datasync.nodes.node import Activate, Kit, Node
 from datasync.nodes.roster import Patience
-from datasync.nodes.shell import Shell
+from datasync.nodes.shell import Shell, system_clock
 from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.policy.loading import load as load_policy
 from datasync.security.files import read_file
 from datasync.security.identity import Identity, Role
+from datasync.security.tls import Caller, calling, listening
 from datasync.security.trust import Trust
 from datasync.security.vault import Vault, load_or_create_node_key
 from datasync.store.database import Database
@@ -92,7 +94,7 @@ def opened(config: NodeConfig, role: Role) -> Iterator[Opened]:
 
 def device_shell(config: DeviceConfig, base: Opened) -> Shell:
     """Return the shell of a device; its links are the brokers of its edges, by the edges' names."""
-    addresses = {edge.name: edge.url.url for edge in config.edges}
+    addresses = {edge.name: edge.url for edge in config.edges}
     settings = DeviceSettings(
         edges=frozenset(addresses),
         home=config.first_edge.name,
@@ -107,10 +109,12 @@ def device_shell(config: DeviceConfig, base: Opened) -> Shell:
         return DeviceNode(base.kit, settings, beacons)
 
     def dial(edge: str) -> MqttLink:
-        address = addresses.get(NodeName(edge))
-        if address is None:
+        name = NodeName(edge)
+        if name not in addresses:
             raise ConfigError(f"the configuration has no address for the edge {edge!r}")
-        return MqttLink(address, f"device-{base.kit.identity.name}", build().subscriptions[""])
+        caller = _caller(config, base, addresses[name], name)
+        client_id = f"device-{base.kit.identity.name}"
+        return MqttLink(addresses[name].url, client_id, build().subscriptions[""], caller=caller)
 
     return Shell(build, base.database, dial, (), base.registry)
 
@@ -128,14 +132,16 @@ async def _edge(config: EdgeConfig) -> None:
     with opened(config, Role.EDGE) as base:
         patience = Patience(int(config.hold_s * 1000), int(config.source_timeout_s * 1000))
         settings = EdgeSettings(config.cloud, patience, config.devices_max)
-        addresses = {DEVICES: config.broker, BACKBONE: config.backbone}
-        await _serve(config, base, lambda: EdgeNode(base.kit, settings), addresses)
+        links = {DEVICES: (config.broker, base.kit.identity.name), BACKBONE: (config.backbone, config.cloud)}
+        await _serve(config, base, lambda: EdgeNode(base.kit, settings), links)
 
 
 async def _cloud(config: CloudConfig) -> None:
     with opened(config, Role.CLOUD) as base:
         key = None if config.policy_key is None else _policy_key(config.policy_key, base.kit.identity)
-        await _serve(config, base, lambda: CloudNode(base.kit, key), {BACKBONE: config.broker})
+        await _serve(
+            config, base, lambda: CloudNode(base.kit, key), {BACKBONE: (config.broker, base.kit.identity.name)}
+        )
 
 
 def _policy_key(folder: Path, cloud: Identity) -> Identity:
@@ -146,21 +152,33 @@ def _policy_key(folder: Path, cloud: Identity) -> Identity:
     return key
 
 
-async def _serve(config: ServerConfig, base: Opened, build: Callable[[], Node], links: dict[str, Broker]) -> None:
-    """Run an edge or a cloud: its broker if that is in this process, its shell, its HTTP API."""
+async def _serve(
+    config: ServerConfig, base: Opened, build: Callable[[], Node], links: dict[str, tuple[Broker, NodeName]]
+) -> None:
+    """Run an edge or a cloud: its broker if that is in this process, its shell, its HTTP API.
+
+    ``links`` are its links' brokers, each with the name of the node whose broker it is.
+    """
 
     def dial(name: str) -> MqttLink:
+        broker, peer = links[name]
         client_id = f"{base.kit.identity.name.replace('/', '.')}-{name}"
         # a plain device's message is kept by the broker until it is committed here
-        return MqttLink(links[name].url, client_id, build().subscriptions[name], durable_session=name == DEVICES)
+        return MqttLink(
+            broker.url,
+            client_id,
+            build().subscriptions[name],
+            caller=_caller(config, base, broker, peer),
+            durable_session=name == DEVICES,
+        )
 
     shell = Shell(build, base.database, dial, tuple(links), base.registry)
     backend = NodeBackend(shell, base.database, base.kit.vault, base.registry, config.admin_hash())
-    async with _broker(config.broker), _http(config.http, backend), asyncio.TaskGroup() as tasks:
+    async with _broker(config, base), _http(config.http, config, backend), asyncio.TaskGroup() as tasks:
         tasks.create_task(shell.run())
         await shell.started.wait()
         await offer_policy(shell, config)
-        _log.info("%s serves on http://%s:%s", base.kit.identity.name, config.http.host, config.http.port)
+        _log.info("%s serves on %s", base.kit.identity.name, config.http.url)
 
 
 @asynccontextmanager
@@ -170,7 +188,7 @@ async def device_api(config: DeviceConfig, base: Opened, shell: Shell) -> AsyncI
         yield
         return
     backend = NodeBackend(shell, base.database, base.kit.vault, base.registry, config.api.admin_hash())
-    async with _http(config.api, backend):
+    async with _http(config.api, config, backend):
         yield
 
 
@@ -185,21 +203,30 @@ async def offer_policy(shell: Shell, config: NodeConfig) -> None:
         await shell.ask(lambda ticket: Activate(ticket, source))
 
 
+def _caller(config: NodeConfig, base: Opened, broker: Broker, peer: NodeName) -> Caller | None:
+    """Return how to speak TLS with ``peer``'s broker, if that does."""
+    trust = base.kit.trust
+    return Caller(peer, trust, calling(trust, config.identity), system_clock) if broker.tls else None
+
+
 @asynccontextmanager
-async def _broker(broker: Broker) -> AsyncIterator[None]:
+async def _broker(config: ServerConfig, base: Opened) -> AsyncIterator[None]:
+    broker = config.broker
     if not broker.embedded:
         yield
         return
-    async with EmbeddedBroker(broker.host, broker.port):
+    context = listening(config.identity, base.kit.trust) if broker.tls else None
+    async with EmbeddedBroker(broker.host, broker.port, context):
         yield
 
 
 @asynccontextmanager
-async def _http(config: Http, backend: NodeBackend) -> AsyncIterator[None]:
+async def _http(http: Http, config: NodeConfig, backend: NodeBackend) -> AsyncIterator[None]:
     runner = web.AppRunner(application(backend), access_log=None, shutdown_timeout=SHUTDOWN_S_MAX)
+    context: ssl.SSLContext | None = listening(config.identity) if http.is_tls else None
     await runner.setup()
     try:
-        await _listen(web.TCPSite(runner, config.host, config.port))
+        await _listen(web.TCPSite(runner, http.host, http.port, ssl_context=context))
         yield
     finally:
         await runner.cleanup()
@@ -216,7 +243,6 @@ async def _listen(site: web.TCPSite) -> None:
 
 def _run(config: NodeConfig, node: Coroutine[Any, Any, None]) -> None:
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each database's kind at every start
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells at every start that there is nothing to do
     asyncio.run(_until_told(node))
 

@@ -4,11 +4,13 @@ It is amqtt (:mod:`datasync.transport.amqtt_broker` says what had to be put righ
 same link as any broker. What it does not do: keep anything for a client that is away (a durable session is a
 plain one here), send again what was delivered but not acknowledged, notice a peer that vanished without closing
 its socket, or limit what is in flight by bytes. The nodes need none of that, since they send again from their
-databases, but a deployment should have a real broker.
+databases, but a deployment should have a real broker. With TLS it lets in whom the context lets in, and has no access
+list: whoever is in may use every topic.
 """
 
 import asyncio
 import logging
+import ssl
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -26,23 +28,26 @@ _log = logging.getLogger(__name__)
 class EmbeddedBroker:
     """A broker for anyone who reaches ``host``: ``async with EmbeddedBroker() as broker: broker.url``."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Describe the broker; entering the context opens it. Port 0 takes a free one."""
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None) -> None:
+        """Describe the broker, TLS if it has a context for it; entering it opens it. Port 0 takes a free one."""
         self._host = host
         self._port = port
+        self._context = context
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @property
     def url(self) -> str:
         """The address that clients use, for example ``mqtt://127.0.0.1:40123``; known once the broker runs."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"mqtt://{host}:{self._port}"
+        return f"{'mqtts' if self._context else 'mqtt'}://{host}:{self._port}"
 
     async def __aenter__(self) -> Self:
         """Start listening. Raises DependencyMissing without amqtt, LinkError when the port cannot be had."""
         self._broker = _broker()
         try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port, backlog=BACKLOG)
+            self._server = await asyncio.start_server(
+                self._serve, self._host, self._port, backlog=BACKLOG, ssl=self._context
+            )
         except OSError as error:
             raise LinkError(f"cannot listen: {error}", where=f"{self._host}:{self._port}") from error
         self._port = self._server.sockets[0].getsockname()[1]

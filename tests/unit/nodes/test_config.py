@@ -19,7 +19,7 @@ DEVICE = """
 identity = "identity"
 trust = "/etc/datasync/trust"
 node_key = "node.key"
-edges = [{name = "acme/cbd", url = "mqtt://cbd:1884"}, {name = "acme/docks", url = "mqtt://docks"}]
+edges = [{name = "acme/cbd", url = "mqtts://cbd:8884"}, {name = "acme/docks", url = "mqtts://docks"}]
 """
 EDGE = """
 identity = "identity"
@@ -28,7 +28,7 @@ database = "sqlite:///edge.db"
 keys = "sqlite:////var/lib/datasync/keys.db"
 node_key = "node.key"
 broker = "mqtt://localhost"
-backbone = "mqtt://cloud:1883"
+backbone = "mqtts://cloud:8883"
 cloud = "acme/cloud"
 admin_token_hash = "8b7df143d91c716ecfa5fc1730022f6b421b05cedee8fd52b1fc65a96030ad52"
 """
@@ -85,7 +85,9 @@ def test_the_first_edge_is_home_unless_said_otherwise(file: Path) -> None:
     [
         ("mqtt://cbd", Broker("cbd", 1883)),
         ("mqtt://[::1]:1884", Broker("::1", 1884)),
+        ("mqtts://cbd", Broker("cbd", 8883, tls=True)),
         ("embedded://127.0.0.1:1885", Broker("127.0.0.1", 1885, embedded=True)),
+        ("embedded+mqtts://127.0.0.1", Broker("127.0.0.1", 8883, embedded=True, tls=True)),
     ],
 )
 def test_a_broker_is_a_host_and_a_port(url: str, broker: Broker) -> None:
@@ -94,15 +96,53 @@ def test_a_broker_is_a_host_and_a_port(url: str, broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["cbd:1883", "mqtts://cbd", "mqtt://", "mqtt://user:pass@cbd", "mqtt://cbd/x", "mqtt://a:x"]
+    "url", ["cbd:1883", "mqttz://cbd", "mqtt://", "mqtt://user:pass@cbd", "mqtt://cbd/x", "mqtt://a:x"]
 )
 def test_other_forms_of_broker_are_refused(url: str, file: Path) -> None:
-    assert "edges.0.url" in mistakes(DeviceConfig, file, DEVICE.replace("mqtt://cbd:1884", url))
+    assert "edges.0.url" in mistakes(DeviceConfig, file, DEVICE.replace("mqtts://cbd:8884", url))
 
 
 def test_another_nodes_broker_cannot_be_embedded(file: Path) -> None:
-    text = EDGE.replace("mqtt://cloud:1883", "embedded://localhost:1883")
+    text = EDGE.replace("mqtts://cloud:8883", "embedded://localhost:1883")
     assert "backbone: another node's broker" in mistakes(EdgeConfig, file, text)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
+def test_a_broker_on_this_machine_may_go_without_tls(file: Path, host: str) -> None:
+    read(EdgeConfig, file, EDGE.replace("mqtts://cloud:8883", f"mqtt://{host}:1883"))
+
+
+@pytest.mark.parametrize("host", ["cloud", "192.0.2.1", "0.0.0.0", "localhost.example"])
+def test_a_broker_on_another_machine_needs_tls_unless_the_configuration_says_insecure(file: Path, host: str) -> None:
+    text = EDGE.replace("mqtts://cloud:8883", f"mqtt://{host}:1883")
+    told = mistakes(EdgeConfig, file, text)
+    assert f"mqtt://{host}:1883 is on another machine and without TLS; write mqtts://" in told
+    assert "insecure = true" in told
+    assert read(EdgeConfig, file, text + "insecure = true").backbone.host == host
+
+
+def test_a_device_and_a_cloud_need_tls_too(file: Path) -> None:
+    assert "without TLS" in mistakes(DeviceConfig, file, DEVICE.replace("mqtts://docks", "mqtt://docks"))
+    assert "without TLS" in mistakes(CloudConfig, file, CLOUD.replace("mqtt://localhost", "embedded://192.0.2.1"))
+
+
+@pytest.mark.parametrize(
+    ("http", "url"),
+    [
+        ("", "http://127.0.0.1:8080"),
+        ('host = "192.0.2.1"', "https://192.0.2.1:8080"),
+        ('host = "::"', "https://[::]:8080"),
+        ("tls = true", "https://127.0.0.1:8080"),
+        ('host = "192.0.2.1"\ntls = false', "http://192.0.2.1:8080"),
+    ],
+)
+def test_the_http_api_speaks_tls_outside_of_loopback_unless_said(file: Path, http: str, url: str) -> None:
+    assert read(EdgeConfig, file, f"{EDGE}\n[http]\n{http}").http.url == url
+
+
+@pytest.mark.parametrize("variable", ["DATASYNC_CA", "DATASYNC_PEER", "DATASYNC_URL", "DATASYNC_TESTS_WITHOUT"])
+def test_a_variable_of_the_command_line_is_no_key(file: Path, variable: str) -> None:
+    read(EdgeConfig, file, EDGE, **{variable: "x"})
 
 
 def test_every_mistake_is_told_at_once_with_its_key_and_what_is_right(file: Path) -> None:
@@ -123,7 +163,7 @@ def test_a_missing_key_is_named(file: Path) -> None:
     [
         ("edges = []", "edges lists no edge"),
         ('edges = [{name = "cbd", url = "mqtt://cbd"}]', "edges.0.name: 'cbd' names no operator"),
-        ('edges = [{name = "a/b", url = "mqtt://b"}, {name = "a/b", url = "mqtt://c"}]', "lists a name twice"),
+        ('edges = [{name = "a/b", url = "mqtts://b"}, {name = "a/b", url = "mqtts://c"}]', "lists a name twice"),
     ],
 )
 def test_edges_have_distinct_names_with_their_operator(text: str, told: str, file: Path) -> None:
@@ -174,7 +214,7 @@ def test_text_in_the_environment_is_not_read_as_a_number(file: Path) -> None:
 
 
 def test_a_list_in_the_environment_is_json(file: Path) -> None:
-    config = read(DeviceConfig, file, DEVICE, DATASYNC_EDGES='[{"name": "acme/east", "url": "mqtt://east"}]')
+    config = read(DeviceConfig, file, DEVICE, DATASYNC_EDGES='[{"name": "acme/east", "url": "mqtts://east"}]')
     assert [edge.name for edge in config.edges] == ["acme/east"]
 
 
