@@ -76,6 +76,17 @@ RETRY_MS_MAX = 15_000
 EDGES_MAX = 1_024
 """Edges that one device may ever attach to."""
 
+ERASE_STATEMENTS_MAX = 64
+ERASE_RECEIPTS_MAX = 256
+"""Statements that erase streams, and receipts for them, in one message."""
+
+ERASE_RECEIPT_BYTES_MAX = 8_192
+ERASE_RETRY_MS_MAX = 600_000
+"""The longest interval at which a place that does not answer is told again what to erase."""
+
+GENERATION_MAX = (1 << 31) - 1
+"""How often the streams of one collection may begin anew."""
+
 PREVIOUS_MAX = 8
 """Edges that one attach may name as places where state can be."""
 

@@ -17,26 +17,31 @@ from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place, Tier
 from datasync.protocol.parts import DerivedStream
 from datasync.security.vault import Vault
-from datasync.store import segments, streams, terms
+from datasync.store import erasures, segments, streams, terms
 from datasync.store.claims import claim
 from datasync.store.streams import Stream
 from datasync.store.terms import Terms
 
 
-def take(tx: Connection, device: NodeName, told: Iterable[DerivedStream], now: Instant) -> None:
+def take(tx: Connection, device: NodeName, told: Iterable[DerivedStream], now: Instant) -> set[StreamId]:
     """Note derived streams of the device with their terms; those noted before keep the terms that they have.
 
-    Raises StreamForeign, TierForbidden, SegmentInvalid; then none was noted.
+    Return those that were not noted, as what they stand for was erased. Raises StreamForeign, TierForbidden,
+    SegmentInvalid; then none was noted.
     """
     known = {each.stream: each for each in streams.of_device(tx, device)}
     held_on = terms.of_device(tx, device)
     named = {stream_id(each.public_key): each for each in told}
+    gone = erasures.among(tx, {each.stands_for for each in named.values()} - known.keys())
+    refused = {stream for stream, each in named.items() if each.stands_for in gone}
+    named = {stream: each for stream, each in named.items() if stream not in refused}
     for stream, each in named.items():
         _check(stream, each, known, held_on)
     new = claim(tx, Place.EDGE, (_claimed(stream, each, device) for stream, each in named.items()), known)
     for opened in new:
         streams.add(tx, opened, now)
         terms.add(tx, _terms(opened.stream, named[opened.stream]))
+    return refused
 
 
 def rivals(held_on: Mapping[StreamId, Terms]) -> dict[StreamId, set[StreamId]]:

@@ -19,7 +19,7 @@ from datasync.domain.tiers import Place, Tier
 from datasync.domain.window import Window
 from datasync.protocol.parts import SealedSegment, SessionKeys, StreamNote
 from datasync.security.vault import Vault, key_id, seal_body, state_key
-from datasync.store import segments, streams
+from datasync.store import erasures, segments, streams
 from datasync.store.batches import batches, belongs, pack
 from datasync.store.claims import claim, is_known
 from datasync.store.segments import NewSegment, State, StoredSegment
@@ -129,15 +129,14 @@ def reseal(
 
 
 def know(tx: Connection, device: NodeName, told: Iterable[StreamNote], now: Instant) -> dict[StreamId, Stream]:
-    """Note the device's streams and return all of them.
+    """Note the device's streams and return all of them, but none that was erased.
 
     Raises StreamForeign, TierForbidden, SegmentInvalid; then none was noted.
     """
     known = {each.stream: each for each in streams.of_device(tx, device)}
-    claimed = (
-        Stream(stream_id(each.public_key), each.public_key, device, each.collection, Tier(each.tier)) for each in told
-    )
-    for stream in claim(tx, Place.EDGE, claimed, known):
+    claimed = [_claimed(each, device) for each in told]
+    gone = erasures.among(tx, {each.stream for each in claimed} - known.keys())
+    for stream in claim(tx, Place.EDGE, (each for each in claimed if each.stream not in gone), known):
         streams.add(tx, stream, now)
     return known
 
@@ -153,9 +152,11 @@ def arrive(
     """Store what is new of a handover's segments as they are, still sealed; return how many segments and rows.
 
     ``known`` are the device's streams, ``rivals`` by derived stream those others that have the same rows: what is here
-    of a rival is claimed, but not stored. A segment is verified later, before anybody is shown it. Raises
-    StreamForeign, SegmentInvalid, SegmentConflict; then nothing was stored.
+    of a rival is claimed, but not stored; of an erased stream nothing is taken. A segment is verified later, before
+    anybody is shown it. Raises StreamForeign, SegmentInvalid, SegmentConflict; then nothing was stored.
     """
+    gone = erasures.among(tx, {each.stream for each in sealed} - known.keys())
+    sealed = [each for each in sealed if each.stream not in gone]
     have = {stream: each.have for stream, each in known.items()}
     new, claimed = [], set[StreamId]()
     for each in sealed:

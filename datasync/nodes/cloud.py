@@ -16,6 +16,7 @@ from datasync.handover import tokens
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.edge import note_peer
+from datasync.nodes.erasing import Erasing
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
 from datasync.nodes.purging import Purging
 from datasync.nodes.retention import Retention
@@ -44,6 +45,7 @@ class CloudNode(Node):
         self._rollout = Rollout(self, operator_of(self.name), finish=lambda _: None, pass_on=self._publish_policy)
         self._challenge = Challenge(kit.entropy)
         self._retention = Retention(self)
+        self._erasing = Erasing(self, Role.EDGE)
         self._purging = Purging(self)
         self.on(Forward, self._on_forward, Role.EDGE)
         self.on(Active, self._on_active, Role.EDGE)
@@ -81,6 +83,7 @@ class CloudNode(Node):
         turn.effects.wake(self._challenge.deadline_ms)
         self._retention.duties(turn)
         self._purging.duties(turn)
+        self._erasing.duties(turn)
 
     def _greet(self, turn: Turn) -> None:
         self._send_beacon(turn)
@@ -124,6 +127,7 @@ class CloudNode(Node):
         taken = take_consents(turn.tx, self.place, forward.consents, known)
         stored = Stored(durable=receipt.durable, consents=taken)
         self.send(turn, BACKBONE, topics.edge_in(peer.name, self.name), stored)
+        self._erasing.refuse(turn, peer, receipt.erased)
 
     def _on_active(self, turn: Turn, peer: Peer, active: Active) -> None:
         token, signer = tokens.opened(active.token, self.kit.trust, turn.now)

@@ -102,6 +102,14 @@ class Voice:
         within = [stream.stream for stream in known if stream.tier <= Place.EDGE.highest_tier]
         return [decode_part(ConsentStatement, each.statement) for each in consents.of_streams(turn.tx, within)]
 
+    def begin_anew(self, turn: Turn) -> None:
+        """What is captured from now on says the same under stamps of its own: the old ones would link it to the old."""
+        self._repeated.clear()
+        said = {
+            purpose: Said(each.given, self._node.stamp(turn.now)) for purpose, each in consents.said(turn.tx).items()
+        }
+        consents.put_said(turn.tx, said)
+
     def forget(self) -> None:
         """Under another policy a collection may have other streams."""
         self._repeated.clear()

@@ -16,6 +16,7 @@ from datasync.domain.errors import (
     HandoverError,
     KeyUnavailable,
     NotAttached,
+    NotFound,
     PolicyMissing,
     RecordError,
 )
@@ -28,10 +29,11 @@ from datasync.handover.whereabouts import Whereabouts, Wish
 from datasync.nodes import journeys
 from datasync.nodes.consenting import Voice
 from datasync.nodes.doubt import Doubt
-from datasync.nodes.node import Activate, ConsentInput, Input, Install, Kit, LinkChange, Move, Node, Record, Turn
+from datasync.nodes.node import Activate, ConsentInput, Erase, Input, Install, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
 from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
+from datasync.nodes.subject import Wishes
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import (
     Ack,
@@ -90,6 +92,7 @@ class DeviceNode(Node):
         self._doubt = Doubt()
         self._retention = Retention(self)
         self._voice = Voice(self)
+        self._wishes = Wishes(self, self._begin_anew)
         home = operator_of(settings.home)
         self._rollout = Rollout(self, home, finish=self._finish_policy, pass_on=self._follow_policy)
         self._here = Whereabouts(self.name)
@@ -144,6 +147,8 @@ class DeviceNode(Node):
                 self._voice.say(turn, purpose, given)
                 self._consent_due_ms = turn.now.steady_ms
                 turn.effects.answers[ticket] = None
+            case Erase():
+                self._erase(turn, command)
             case Activate(ticket, source):
                 turn.effects.answers[ticket] = self._rollout.activate(turn, source)
             case Install(ticket, bundle):
@@ -164,6 +169,7 @@ class DeviceNode(Node):
 
     def duties(self, turn: Turn) -> None:
         """Make durable what is ready, let go what is too old, then attach, or send."""
+        self._wishes.duties(turn)
         self._capture(turn, self._gathering.take(turn.now))
         turn.effects.wake(self._gathering.deadline_ms)
         self._retention.duties(turn)
@@ -180,6 +186,7 @@ class DeviceNode(Node):
                 if untold or self._here.mode == "degraded" or self._doubt.is_due(turn.tx, turn.now):
                     self._attach(turn)
                 turn.effects.wake(self._doubt.deadline_ms)
+                self._wishes.tell(turn, self._here.edge)
                 self._send_consents(turn)  # before rows that they may hide
                 self._upload(turn)
                 self._seek_preparation(turn)
@@ -335,6 +342,7 @@ class DeviceNode(Node):
                 progress.resume(turn.tx, stream, has, safe)
         if arrived:
             self._voice.tell_again(turn)
+            self._wishes.tell_again(turn)
             self._consent_due_ms = turn.now.steady_ms
             self._sender.restart()
         else:
@@ -380,6 +388,18 @@ class DeviceNode(Node):
         waiting = consents.waiting(turn.tx, limit=1024)
         done = [each for each in waiting if (each.stream, each.purpose, each.stamp.pack()) in keys]
         consents.mark(turn.tx, done, State.SAFE)
+
+    # --- erasure
+
+    def _erase(self, turn: Turn, asked: Erase) -> None:
+        if asked.device not in (None, self.name):
+            raise NotFound(f"{self.name} has no streams of {asked.device}")
+        self._capture(turn, self._gathering.take(turn.now, everything=True))
+        self._wishes.wish(turn, asked, self._here.ring.by_edge)
+
+    def _begin_anew(self, turn: Turn) -> None:
+        self._voice.begin_anew(turn)
+        self._sender.restart()
 
     def _finish_policy(self, turn: Turn) -> None:
         """What was recorded under the policy before is captured under it."""

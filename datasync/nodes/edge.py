@@ -22,6 +22,7 @@ from datasync.domain.tiers import Place
 from datasync.handover.states import EdgeState
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
+from datasync.nodes.erasing import EdgeErasing
 from datasync.nodes.forwarding import Forwarding
 from datasync.nodes.gateway import Gateway
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
@@ -78,6 +79,7 @@ class EdgeNode(Node):
         self._gateway = Gateway(self, self._roster)
         self._retention = Retention(self)
         self._purging = Purging(self)
+        self._erasing = EdgeErasing(self, settings.cloud)
         self._rollout = Rollout(self, operator_of(settings.cloud), finish=lambda _: None, pass_on=self._pass_on_policy)
         self._cloud: Peer | None = None
         self.on(Upload, self._on_upload, Role.DEVICE)
@@ -98,6 +100,7 @@ class EdgeNode(Node):
         self._challenge.begin(turn.tx, turn.now)
         self._roster.begin(turn)
         self._source.begin(turn)
+        self._erasing.begin(turn)
         known = peers.get(turn.tx, self._settings.cloud)
         if known is not None:
             with suppress(SignerUntrusted):  # expired meanwhile: its next beacon has the new certificate
@@ -165,6 +168,7 @@ class EdgeNode(Node):
             self._forwarding.duties(turn, self._cloud)
         self._retention.duties(turn)
         self._purging.duties(turn)
+        self._erasing.duties(turn)
         turn.effects.wake(self._challenge.deadline_ms)
         turn.effects.wake(self._roster.deadline_ms)
 
@@ -204,6 +208,7 @@ class EdgeNode(Node):
             safe={stream: ranges for stream, ranges in safe.items() if ranges},
         )
         self.send(turn, turn.arrival.link, topics.device_down(peer.name), ack)
+        self._erasing.refuse(turn, peer, receipt.erased)
 
     def _on_consents(self, turn: Turn, peer: Peer, change: ConsentChange) -> None:
         account = self._roster.of(turn, peer)
@@ -218,6 +223,7 @@ class EdgeNode(Node):
         if turn.arrival.link != BACKBONE or peer.name == self.name:
             return
         note_peer(turn, peer, beacon)
+        self._erasing.heard(turn, peer)
         if peer.name == self._settings.cloud and peer.role is Role.CLOUD:
             self._cloud = peer
 

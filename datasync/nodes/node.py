@@ -88,6 +88,19 @@ class ConsentInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Erase:
+    """A subject wants to be forgotten: ``device`` (None: this node) names whose, of one collection or (None) of all.
+
+    ``everything``: also what is private to the user. The answer, when the keys here are destroyed, is the streams.
+    """
+
+    ticket: int
+    device: NodeName | None
+    collection: str | None
+    everything: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Activate:
     """Make a policy the active one, by this node's own authority; the answer is the policy."""
 
@@ -120,7 +133,7 @@ class Change:
     make: Callable[[Connection], Any]
 
 
-Input = Arrival | LinkChange | Record | Move | ConsentInput | Activate | Install | StartHandover | Change
+Input = Arrival | LinkChange | Record | Move | ConsentInput | Erase | Activate | Install | StartHandover | Change
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,14 +169,15 @@ class Target:
 
     def _on_delta(self, turn: Turn, peer: Peer, delta: Delta) -> None:
         account = self._awaited(turn, peer, delta)
-        conditions.take(turn.tx, delta.device, delta.derived, turn.now)
+        refused = conditions.take(turn.tx, delta.device, delta.derived, turn.now)
         known = transfer.know(turn.tx, delta.device, delta.streams, turn.now)
         keys = accounts.load_keys(turn.tx, self._node.kit.vault, delta.device)
         if keys is not None:
             transfer.adopt(self._node.kit.vault, keys, known, turn.now)
         visible = account.state is EdgeState.ACTIVE
-        readable = [each for each in delta.segments if self._node.kit.vault.has(each.stream, each.key_id)]
-        turn.count("handover", "unreadable", len(delta.segments) - len(readable))
+        offered = [each for each in delta.segments if each.stream not in refused]
+        readable = [each for each in offered if self._node.kit.vault.has(each.stream, each.key_id)]
+        turn.count("handover", "unreadable", len(offered) - len(readable))
         count, rows = self._arrive(turn, known, delta.device, readable, visible=visible)
         take_consents(turn.tx, self._node.place, delta.consents, known)
         records.add_up(turn.tx, account.handover, count, rows, sum(len(each.body) for each in readable))

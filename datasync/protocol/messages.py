@@ -18,6 +18,8 @@ from datasync.protocol.parts import (
     Coverage,
     DerivedStreams,
     Digest,
+    EraseReceipts,
+    EraseStatements,
     HexId,
     Model,
     Moment,
@@ -26,6 +28,7 @@ from datasync.protocol.parts import (
     Nonce,
     SealedSegments,
     SignedSegments,
+    Stream,
     StreamNotes,
     Text,
     parse_as,
@@ -289,6 +292,25 @@ class ConsentAck(Message):
     consents: Annotated[list[ConsentKey], Field(max_length=1024)]
 
 
+class Erase(Message):
+    """Erase these streams: a device to its edge, an edge to the other edges and the cloud, all to who sends more.
+
+    Every statement is signed by its stream, so it counts whoever passes it on.
+    """
+
+    t: Literal["erase"] = "erase"
+    statements: EraseStatements
+
+
+class Erased(Message):
+    """To whoever said ``erase``: receipts for these streams, and from whom else receipts are awaited."""
+
+    t: Literal["erased"] = "erased"
+    streams: Annotated[list[Stream], Field(max_length=limits.ERASE_STATEMENTS_MAX)]
+    receipts: EraseReceipts
+    pending: Annotated[list[Node], Field(max_length=limits.EDGES_MAX)]
+
+
 class Rejected(Message):
     """To the sender of a message that was refused: the stable code, and for a person the reason."""
 
@@ -333,6 +355,8 @@ AnyMessage = (
     | Stored
     | ConsentChange
     | ConsentAck
+    | Erase
+    | Erased
     | Rejected
     | PolicyBundle
 )

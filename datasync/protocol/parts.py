@@ -159,6 +159,42 @@ class ConsentKey(Model):
     stamp: Moment
 
 
+class EraseStatement(Model):
+    """A subject wants a stream, the ``generation``-th of its kind, erased everywhere; signed with the stream's key."""
+
+    public_key: Key
+    generation: Annotated[int, Field(ge=0, le=limits.GENERATION_MAX)]
+    stamp: Moment
+    signature: Annotated[bytes, Field(min_length=64, max_length=64)]
+
+    def signed_bytes(self) -> bytes:
+        """Return what the signature is over."""
+        return cbor.dumps(["datasync/erase", self.public_key, self.generation, self.stamp])
+
+
+class EraseReceipt(Model):
+    """A place's word that it erased a stream, and what was deleted there; signed by the place.
+
+    ``rows`` and ``segments`` are those of the stream and of what stood for it; ``keys`` the data keys that these were
+    encrypted under. Of a stream that never was at the place they are 0.
+    """
+
+    stream: Stream
+    stamp: Moment
+    place: Node
+    segments: Counter
+    rows: Counter
+    keys: Counter
+    erased_ms: Moment
+
+    CONTEXT: ClassVar[str] = "datasync/erased"
+
+
+EraseStatements = Annotated[list[EraseStatement], Field(min_length=1, max_length=limits.ERASE_STATEMENTS_MAX)]
+EraseReceipts = Annotated[
+    list[Annotated[bytes, Field(max_length=limits.ERASE_RECEIPT_BYTES_MAX)]],
+    Field(max_length=limits.ERASE_RECEIPTS_MAX),
+]
 Consents = Annotated[list[ConsentStatement], Field(max_length=1024)]
 StreamNotes = Annotated[list[StreamNote], Field(max_length=limits.STREAMS_PER_DEVICE_MAX)]
 DerivedStreams = Annotated[list[DerivedStream], Field(max_length=limits.STREAMS_PER_DEVICE_MAX)]

@@ -4,6 +4,9 @@ The policy splits a batch into layers, one for each tier; each layer is a segmen
 stream's key and chained to the segment before it. All layers of a batch share one range of sequence numbers and are
 stored in one transaction, so that a reader cleared for several joins them by position. A device captures its own
 rows; an edge captures for plain MQTT devices that cannot, and then keeps no layer above its own place's tier.
+
+When streams are erased their collection begins anew: with streams of the next *generation*, whose keys, and so whose
+ids, say nothing of those before, and with sequence numbers from 0.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -61,11 +64,12 @@ class Captor:
         last = first + batch.num_rows - 1
         heads: dict[str, str] = registers.get(tx, f"heads:{self.device}:{collection}", {})
         new, have = [], {}
+        generation = _begun(tx, self.device, collection)[0]
         for layer in layers:
             if layer.tier > self.place.highest_tier:
                 continue
-            key = self.stream_key(collection, layer.tier, 0)
-            stream = known.get(layer.tier) or self._open(tx, key, collection, layer.tier, now)
+            key = self.stream_key(collection, layer.tier, generation)
+            stream = known.get(layer.tier) or self._open(tx, key, generation, collection, layer.tier, now)
             header = self._header(policy, stream, layer, (first, last), stamp, heads.get(stream.stream, ""))
             made = segment.encode(header, layer.batch, layer.positions, key)
             heads[stream.stream] = made.hash
@@ -76,9 +80,11 @@ class Captor:
         registers.put(tx, f"heads:{self.device}:{collection}", heads)
         return first, last
 
-    def _open(self, tx: Connection, key: Ed25519PrivateKey, collection: str, tier: Tier, now: Instant) -> Stream:
+    def _open(
+        self, tx: Connection, key: Ed25519PrivateKey, generation: int, collection: str, tier: Tier, now: Instant
+    ) -> Stream:
         public_key = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        stream = Stream(stream_id(public_key), public_key, self.device, collection, tier)
+        stream = Stream(stream_id(public_key), public_key, self.device, collection, tier, generation)
         streams.add(tx, stream, now)
         return stream
 
@@ -108,13 +114,28 @@ class Captor:
 
 
 def own_streams(tx: Connection, device: NodeName, collection: str) -> dict[Tier, Stream]:
-    """Return the device's streams of one collection by tier."""
-    return {each.tier: each for each in streams.of_device(tx, device) if each.collection == collection}
+    """Return by tier the device's streams of one collection that rows are captured into now."""
+    generation = _begun(tx, device, collection)[0]
+    return {
+        each.tier: each
+        for each in streams.of_device(tx, device)
+        if (each.collection, each.generation) == (collection, generation)
+    }
 
 
 def recorded(tx: Connection, device: NodeName, collection: str) -> int:
-    """Return how many rows of the collection are durable here: the next sequence number."""
-    return _next(own_streams(tx, device, collection).values())
+    """Return how many rows of the collection were ever made durable here, those that were erased since included."""
+    return _begun(tx, device, collection)[1] + _next(own_streams(tx, device, collection).values())
+
+
+def begin_anew(tx: Connection, device: NodeName, collection: str, after: int) -> None:
+    """Capture into new streams from now on, of a later generation than the present one and ``after``.
+
+    Call it while the present streams are known: their rows count as recorded.
+    """
+    generation = max(_begun(tx, device, collection)[0], after) + 1
+    registers.put(tx, _begun_name(device, collection), [generation, recorded(tx, device, collection)])
+    registers.put(tx, f"heads:{device}:{collection}", {})
 
 
 def seal(vault: Vault, made: segment.Segment, state: State, now: Instant) -> NewSegment:
@@ -151,6 +172,16 @@ def _time_range(policy: Policy, collection: str, batch: pa.RecordBatch) -> tuple
     bounds = pc.min_max(batch.column(column))
     first_us, last_us = bounds["min"].value, bounds["max"].value
     return (None, None) if first_us is None else (first_us // 1_000, last_us // 1_000)
+
+
+def _begun(tx: Connection, device: NodeName, collection: str) -> tuple[int, int]:
+    """Return the generation that rows are captured into, and how many rows the generations before it had."""
+    generation, rows = registers.get(tx, _begun_name(device, collection), (0, 0))
+    return generation, rows
+
+
+def _begun_name(device: NodeName, collection: str) -> str:
+    return f"generation:{device}:{collection}"
 
 
 def _next(same_collection: Iterable[Stream]) -> int:

@@ -2,7 +2,8 @@
 
 A segment is taken if its signature fits its stream, its stream belongs to who sends it, its tier may be held here,
 and its sequence numbers are all new. Numbers that are all known already make it a duplicate, which is acknowledged
-again and otherwise ignored: so a sender may always send again what it has not heard of.
+again and otherwise ignored: so a sender may always send again what it has not heard of. What comes of a stream that
+was erased is left out, and the others in the message are taken.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from datasync.domain.tiers import Place, Tier
 from datasync.protocol import segment
 from datasync.protocol.segment import Segment
 from datasync.security.vault import Vault
-from datasync.store import segments, streams
+from datasync.store import erasures, segments, streams
 from datasync.store.claims import claim, is_known
 from datasync.store.segments import State
 from datasync.store.streams import Stream
@@ -33,20 +34,24 @@ class Receipt:
     duplicates: int = 0
     durable: dict[StreamId, RangeSet] = field(default_factory=dict)
     streams: tuple[Stream, ...] = ()
+    erased: frozenset[StreamId] = frozenset()
+    """Streams of which nothing is taken any more."""
 
 
 def receive(
     tx: Connection, vault: Vault, place: Place, device: NodeName | None, blobs: Iterable[bytes], now: Instant
 ) -> Receipt:
-    """Store what is new of the signed segments in one message; all of them or, raising, none.
+    """Store what is new of the signed segments in one message; all of them or, raising, none; of erased streams, none.
 
     ``device`` is who sends them, None at the cloud, which is not told whose a stream is. Raises SegmentInvalid
     and its kinds, SignatureInvalid.
     """
     arrived = [segment.parse(blob) for blob in blobs]
     known = {} if device is None else {each.stream: each for each in streams.of_device(tx, device)}
+    gone = erasures.among(tx, {each.header.stream for each in arrived} - known.keys())
+    arrived = [each for each in arrived if each.header.stream not in gone]
     opened = claim(tx, place, (_claimed(each, device) for each in arrived), known)
-    receipt = Receipt()
+    receipt = Receipt(erased=frozenset(gone))
     new = []
     for each in arrived:
         header = each.header
