@@ -19,6 +19,7 @@ from datasync.nodes.edge import note_peer
 from datasync.nodes.erasing import Erasing
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
 from datasync.nodes.purging import Purging
+from datasync.nodes.replays import LatestBeacons
 from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.source import BACKBONE
@@ -47,6 +48,7 @@ class CloudNode(Node):
         self._retention = Retention(self)
         self._erasing = Erasing(self, Role.EDGE)
         self._purging = Purging(self)
+        self._beacons = LatestBeacons()
         self.on(Forward, self._on_forward, Role.EDGE)
         self.on(Active, self._on_active, Role.EDGE)
         self.on(Beacon, self._on_beacon, Role.EDGE)
@@ -97,7 +99,7 @@ class CloudNode(Node):
             nonce=self._challenge.present,
             load=None,
             revision=self.revision,
-            issued_ms=turn.now.wall_ms,
+            stamp=self.stamp(turn.now).pack(),
         )
         self.send(turn, BACKBONE, topics.beacon(self.name), beacon, retain=True)
 
@@ -115,7 +117,13 @@ class CloudNode(Node):
         row = attachments.get(turn.tx, device)
         if row is None or row.edge is None:
             raise NotFound(f"no edge has registered the device {device!r}")
-        advise = Advise(device=device, incarnation=row.incarnation, epoch=row.epoch, target=target)
+        advise = Advise(
+            device=device,
+            incarnation=row.incarnation,
+            epoch=row.epoch,
+            target=target,
+            stamp=self.stamp(turn.now).pack(),
+        )
         self.send(turn, BACKBONE, topics.edge_in(NodeName(row.edge), self.name), advise)
 
     def _on_forward(self, turn: Turn, peer: Peer, forward: Forward) -> None:
@@ -154,6 +162,7 @@ class CloudNode(Node):
             updated_ms=turn.now.wall_ms,
         )
         moved = row.edge != token.edge
+        is_full = active.full or (token.order == (row.incarnation, row.epoch) and row.mode == "full")  # said again
         attachments.put(
             turn.tx,
             replace(
@@ -162,7 +171,7 @@ class CloudNode(Node):
                 epoch=token.epoch,
                 edge=token.edge,
                 previous=row.edge if moved else row.previous,
-                mode="full" if active.full else "degraded",
+                mode="full" if is_full else "degraded",
                 token=active.token,
                 detail={"operator": signer.operator},
                 since_ms=turn.now.wall_ms if moved else row.since_ms,
@@ -171,4 +180,5 @@ class CloudNode(Node):
         )
 
     def _on_beacon(self, turn: Turn, peer: Peer, beacon: Beacon) -> None:
+        self._beacons.check(peer, beacon)
         note_peer(turn, peer, beacon)

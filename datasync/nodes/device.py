@@ -31,6 +31,7 @@ from datasync.nodes.consenting import Voice
 from datasync.nodes.doubt import Doubt
 from datasync.nodes.node import Activate, ConsentInput, Erase, Input, Install, Kit, LinkChange, Move, Node, Record, Turn
 from datasync.nodes.recording import Gathered, Gathering
+from datasync.nodes.replays import LatestBeacons
 from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.subject import Wishes
@@ -99,6 +100,7 @@ class DeviceNode(Node):
         self._up: set[str] = set()
         self._told_revision: int | None = None
         self._beacons: Beacons = {} if beacons is None else beacons
+        self._latest_beacons = LatestBeacons()
         self._attach_due_ms = self._hint_due_ms = self._consent_due_ms = 0
         identity = kit.identity
         remember = lru_cache(limits.STREAMS_PER_DEVICE_MAX)  # to derive a key costs more than to sign with it
@@ -303,6 +305,7 @@ class DeviceNode(Node):
         ]
 
     def _on_beacon(self, turn: Turn, peer: Peer, beacon: Beacon) -> None:
+        self._latest_beacons.check(peer, beacon)
         self._beacons[peer.name] = (peer, beacon.nonce)
         self._attach_due_ms = turn.now.steady_ms
 

@@ -27,6 +27,7 @@ from datasync.nodes.forwarding import Forwarding
 from datasync.nodes.gateway import Gateway
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
 from datasync.nodes.purging import Purging
+from datasync.nodes.replays import LatestBeacons
 from datasync.nodes.retention import Retention
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.roster import Patience, Roster
@@ -81,6 +82,7 @@ class EdgeNode(Node):
         self._purging = Purging(self)
         self._erasing = EdgeErasing(self, settings.cloud)
         self._rollout = Rollout(self, operator_of(settings.cloud), finish=lambda _: None, pass_on=self._pass_on_policy)
+        self._beacons = LatestBeacons()
         self._cloud: Peer | None = None
         self.on(Upload, self._on_upload, Role.DEVICE)
         self.on(ConsentChange, self._on_consents, Role.DEVICE)
@@ -184,7 +186,7 @@ class EdgeNode(Node):
             nonce=self._challenge.present,
             load=self._roster.load_share,
             revision=self.revision,
-            issued_ms=turn.now.wall_ms,
+            stamp=self.stamp(turn.now).pack(),
         )
         self.send(turn, link, topics.beacon(self.name), beacon, retain=True)
 
@@ -222,6 +224,7 @@ class EdgeNode(Node):
     def _on_beacon(self, turn: Turn, peer: Peer, beacon: Beacon) -> None:
         if turn.arrival.link != BACKBONE or peer.name == self.name:
             return
+        self._beacons.check(peer, beacon)
         note_peer(turn, peer, beacon)
         self._erasing.heard(turn, peer)
         if peer.name == self._settings.cloud and peer.role is Role.CLOUD:

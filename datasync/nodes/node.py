@@ -271,6 +271,9 @@ class Node(ABC):
     def undone(self, turn: Turn) -> None:  # noqa: B027 - most have nothing to do
         """Set right what is remembered beside the database: what an input did there was taken back."""
 
+    def check_signer(self, peer: Peer, message: AnyMessage) -> None:  # noqa: B027 - most have nothing to do
+        """Raise SignerForeign for a peer whose role may say this, but not to this node."""
+
     def tell_refusal(self, turn: Turn, peer: Peer, message: AnyMessage, error: DatasyncError) -> None:  # noqa: B027 - most have nothing to do
         """Tell the sender of a message that was refused, where that helps it."""
 
@@ -358,6 +361,7 @@ class Node(ABC):
         roles, handler = self._handlers.get(type(message), (frozenset(), None))
         if handler is None or peer.role not in roles:
             raise SignerForeign(f"a {self.place} takes no {message.t} from {peer.role} {peer.name}")
+        self.check_signer(peer, message)
         try:
             with self._whole(turn):
                 handler(turn, peer, message)

@@ -19,7 +19,7 @@ from datasync.handover.machine import Account
 from datasync.handover.passage import Passage
 from datasync.handover.states import EdgeState
 from datasync.handover.transfer import Transfer
-from datasync.nodes import records
+from datasync.nodes import records, replays
 from datasync.nodes.consenting import stated, take_consents
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.roster import PREPARED_MS, Roster
@@ -151,6 +151,7 @@ class Source:
             self._node.send(turn, DEVICES, topics.device_down(peer.name), refused)
 
     def _on_advise(self, turn: Turn, peer: Peer, advise: Advise) -> None:
+        replays.check_advice(turn.tx, advise, turn.now)
         order = (advise.incarnation, advise.epoch)
         if self._roster.load(turn, advise.device).served != order:
             raise NotAttached(f"{advise.device} is not attached to {self._node.name} under {order}")

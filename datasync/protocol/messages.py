@@ -48,6 +48,7 @@ class Beacon(Message):
 
     ``nonce`` is what a device without warning answers in its attach; ``load`` the share of an edge's capacity that is
     taken, None for a cloud, which devices do not attach to; ``revision`` that of the policy it follows, None without.
+    ``stamp`` is of the node's hybrid clock, which never goes back: of two beacons the later one counts.
     """
 
     t: Literal["beacon"] = "beacon"
@@ -55,7 +56,7 @@ class Beacon(Message):
     nonce: Nonce
     load: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     revision: Counter | None
-    issued_ms: Moment
+    stamp: Moment
 
 
 class Hint(Message):
@@ -67,13 +68,14 @@ class Hint(Message):
 
 
 class Advise(Message):
-    """The cloud asks an edge to move a device that is registered there under this epoch."""
+    """The cloud asks an edge to move a device that is registered there under this epoch; ``stamp`` says when."""
 
     t: Literal["advise"] = "advise"
     device: Node
     incarnation: Counter
     epoch: Counter
     target: Node
+    stamp: Moment
 
 
 class Prepare(Message):

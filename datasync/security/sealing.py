@@ -1,7 +1,8 @@
 """Sealing a key to one node: HPKE (RFC 9180), base mode, single shot, X25519 / HKDF-SHA256 / AES-256-GCM.
 
-Only keys are sealed this way; what they protect travels under them. ``info`` binds a sealed key to its use and,
-where that matters, to its sender: a key sealed for one purpose does not open for another.
+Only keys are sealed this way; what they protect travels under them. Base mode says nothing of who sealed a key:
+``info`` binds it to its use and its sender, and what carries it is signed. A key sealed for one use does not open for
+another.
 """
 
 from cryptography.exceptions import InvalidTag

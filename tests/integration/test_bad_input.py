@@ -169,7 +169,7 @@ def test_an_edge_may_not_speak_as_the_cloud(stage) -> None:
     stage.refused(stage.edge, "SIGNER_FOREIGN", lambda: stage.backbone.say(topics.POLICY, signed))
     topic = topics.edge_in(CBD, DOCKS)
     advise = envelope.sign(
-        docks, topic, Advise(device=node_name("watch-0"), incarnation=0, epoch=1, target=DOCKS).encode()
+        docks, topic, Advise(device=node_name("watch-0"), incarnation=0, epoch=1, target=DOCKS, stamp=1).encode()
     )
     stage.refused(stage.edge, "SIGNER_FOREIGN", lambda: stage.backbone.say(topic, advise))
 

@@ -15,8 +15,8 @@ from datasync.domain.limits import PEERS_CACHED_MAX
 from datasync.protocol import cbor, cose, envelope
 from datasync.protocol.envelope import Opener, Sealer
 from datasync.security import sealing
-from datasync.security.identity import Identity
-from datasync.security.trust import Trust
+from datasync.security.identity import Identity, Role
+from datasync.security.trust import Authority, Trust
 
 TOPIC = "ds/1/d/watch-7/up"
 BODY = b"\xa1aton"
@@ -178,10 +178,16 @@ def test_a_sealed_message_opens_at_its_receiver(world, entropy: Entropy) -> None
 def test_another_implementation_of_cose_opens_our_sealed_message(world, entropy: Entropy) -> None:
     data = Sealer(world.watch, entropy).seal(world.peer(world.edge), TOPIC, BODY)
     sealed = cbor2.loads(data).value[1][cose.HEADER_SEALED_KEY]
-    key = sealing.decapsulate(world.edge.sealing_key, b"datasync/content-key/1/watch-7", sealed)
+    key = sealing.decapsulate(world.edge.sealing_key, info(world), sealed)
     content = COSEKey.from_symmetric_key(key, alg="A256GCM")
     protected, _, text = COSE.new().decode_with_headers(data, content, external_aad=TOPIC.encode())
     assert (protected, text) == ({1: 3}, BODY)
+
+
+def info(world) -> bytes:
+    """What binds a content key of the watch for the edge to its use."""
+    verify_key = world.watch.signing_key.public_key().public_bytes_raw()
+    return cbor2.dumps(["datasync/content-key/2", "watch-7", verify_key, "acme/cbd", TOPIC])
 
 
 def test_a_sealed_message_is_for_one_receiver_context_and_sender(world, entropy: Entropy) -> None:
@@ -197,18 +203,51 @@ def test_a_sealed_message_is_for_one_receiver_context_and_sender(world, entropy:
         opener.open(data, TOPIC, docks)
 
 
-def test_one_content_key_serves_a_receiver_and_ivs_never_repeat(world, entropy: Entropy) -> None:
+def header(sealed: bytes) -> tuple[bytes, bytes]:
+    """Return the sealed key and the nonce of a message."""
+    unprotected = cbor2.loads(sealed).value[1]
+    return unprotected[cose.HEADER_SEALED_KEY], unprotected[cose.HEADER_IV]
+
+
+def test_one_content_key_serves_a_receiver_and_context_and_nonces_never_repeat(world, entropy: Entropy) -> None:
     sealer = Sealer(world.watch, entropy)
     edge, docks = world.peer(world.edge), world.peer(world.docks)
-    headers = [cbor2.loads(sealer.seal(edge, TOPIC, BODY)).value[1] for _ in range(100)]
-    assert len({header[cose.HEADER_SEALED_KEY] for header in headers}) == 1
-    counters = [int.from_bytes(header[cose.HEADER_IV][4:], "big") for header in headers]
+    headers = [header(sealer.seal(edge, TOPIC, BODY)) for _ in range(100)]
+    assert len({key for key, _ in headers}) == 1
+    counters = [int.from_bytes(nonce[4:], "big") for _, nonce in headers]
     assert all(second == first + 1 for first, second in pairwise(counters))
-    assert len({header[cose.HEADER_IV][:4] for header in headers}) == 1
-    other = cbor2.loads(sealer.seal(docks, TOPIC, BODY)).value[1]
-    assert other[cose.HEADER_SEALED_KEY] != headers[0][cose.HEADER_SEALED_KEY]
-    again = cbor2.loads(Sealer(world.watch, entropy).seal(edge, TOPIC, BODY)).value[1]
-    assert again[cose.HEADER_SEALED_KEY] != headers[0][cose.HEADER_SEALED_KEY]
+    assert len({nonce[:4] for _, nonce in headers}) == 1
+    others = [header(sealer.seal(docks, TOPIC, BODY)), header(sealer.seal(edge, "ds/1/d/watch-7/seg", BODY))]
+    assert len({headers[0][0], *(key for key, _ in others)}) == 3
+
+
+def test_processes_of_one_identity_share_neither_keys_nor_the_fixed_parts_of_nonces(world) -> None:
+    """A machine that is cloned, or whose disk was restored, starts other processes with the identity it had."""
+    edge = world.peer(world.edge)
+    processes = [Sealer(world.watch, random.Random(seed).randbytes) for seed in range(20)]
+    opener, watch = Opener(world.edge), world.peer(world.watch)
+    messages = [sealer.seal(edge, TOPIC, BODY) for sealer in processes for _ in range(3)]
+    assert {opener.open(message, TOPIC, watch) for message in messages} == {BODY}
+    opened = [sealing.decapsulate(world.edge.sealing_key, info(world), header(message)[0]) for message in messages]
+    assert len(set(opened)) == len(processes)
+    assert len({header(message)[1] for message in messages}) == len(messages)
+
+
+def test_a_content_key_is_bound_to_its_sender_receiver_and_context(world, entropy: Entropy) -> None:
+    """Whoever has the key, as the receiver does, cannot make it another's, or another message's, by its header."""
+    data = Sealer(world.watch, entropy).seal(world.peer(world.edge), TOPIC, BODY)
+    sealed_key, nonce = header(data)
+    opener, watch = Opener(world.edge), world.peer(world.watch)
+    opener.open(data, TOPIC, watch)
+    content_key = next(opener._keys.get(use) for use in opener._keys)
+    evil = Authority.create("evil", world.now)
+    namesake = evil.enrol(world.watch.name, Role.DEVICE, now=world.now)
+    namesake_peer = Trust([evil.certificate]).verify(namesake.certificate, world.now)
+    uses = [(world.peer(world.docks), TOPIC), (namesake_peer, TOPIC), (watch, "ds/1/d/watch-7/seg")]
+    for sender, context in uses:
+        forged = cose.seal(content_key, nonce, sealed_key, context.encode(), b"forged")
+        with pytest.raises(Undecipherable):
+            opener.open(forged, context, sender)
 
 
 def test_a_content_key_is_replaced_when_it_was_used_up(world, entropy: Entropy, monkeypatch) -> None:
@@ -227,7 +266,7 @@ def test_the_memory_of_content_keys_is_bounded(world, entropy: Entropy) -> None:
     opener.open(first, TOPIC, watch)
     key = next(opener._keys.get(known) for known in opener._keys)
     for number in range(PEERS_CACHED_MAX):
-        opener._keys.put((watch.name, number.to_bytes(4, "big")), key)
+        opener._keys.put((b"info", number.to_bytes(4, "big")), key)
     assert len(opener._keys) == PEERS_CACHED_MAX
     assert opener.open(first, TOPIC, watch) == BODY
 
