@@ -20,35 +20,11 @@ from datasync.security.identity import Role
 from datasync.store import attachments, peers, tables
 from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, POLICY, WATCH, Wire, Wired
 
-KINDS = frozenset(
-    [
-        "beacon",
-        "hint",
-        "advise",
-        "prepare",
-        "prepared",
-        "refused",
-        "segments",
-        "segments-ack",
-        "ready",
-        "attach",
-        "fence",
-        "delta",
-        "superseded",
-        "attached",
-        "active",
-        "release",
-        "registered",
-        "upload",
-        "ack",
-        "forward",
-        "stored",
-        "consents",
-        "consents-ack",
-        "rejected",
-        "policy",
-    ]
-)
+KINDS = frozenset((
+    "beacon", "hint", "advise", "prepare", "prepared", "refused", "segments", "segments-ack", "ready", "attach", "fence",
+    "delta", "superseded", "attached", "active", "release", "registered", "upload", "ack", "forward", "stored",
+    "consents", "consents-ack", "rejected", "policy",
+))  # fmt: skip
 
 
 def kind(net: Wire, each: Outgoing) -> str:
