@@ -241,10 +241,11 @@ class EdgeErasing(Erasing):
     def everywhere(self, turn: Turn, erased: list[StreamId]) -> None:
         """Have the cloud and all other edges erase these streams, too."""
         edges = {NodeName(each.name) for each in peers.all(turn.tx, Role.EDGE)}
-        places = ({self._cloud} | edges) - {self._node.name}
-        erasures.expect(turn.tx, erased, places)
-        for place in places:
-            self._pursuits.setdefault(place, Pursuit(place)).soon(turn.now)
+        expected = {(each.stream, each.place) for each in erasures.receipts(turn.tx, erased)}
+        for place in ({self._cloud} | edges) - {self._node.name}:
+            if fresh := [stream for stream in erased if (stream, place) not in expected]:
+                erasures.expect(turn.tx, fresh, [place])
+                self._pursuits.setdefault(place, Pursuit(place)).soon(turn.now)
 
     def obeyed(self, turn: Turn, peer: Peer, erased: list[StreamId]) -> None:
         """A device asks nobody but its edge."""
