@@ -21,8 +21,8 @@ from datasync.store import attachments, peers, tables
 from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, POLICY, WATCH, Wire, Wired
 
 KINDS = frozenset((
-    "beacon", "hint", "advise", "prepare", "prepared", "refused", "segments", "segments-ack", "ready", "attach", "fence",
-    "delta", "superseded", "attached", "active", "release", "registered", "upload", "ack", "forward", "stored",
+    "beacon", "hint", "advise", "prepare", "prepared", "refused", "segments", "segments-ack", "ready", "attach",
+    "fence", "delta", "superseded", "attached", "active", "release", "registered", "upload", "ack", "forward", "stored",
     "consents", "consents-ack", "rejected", "policy",
 ))  # fmt: skip
 
