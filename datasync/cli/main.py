@@ -24,6 +24,7 @@ COMMANDS = {
     "why": ("datasync.cli.why", "say why a worker sees a stored segment or row, or does not"),
     "handover": ("datasync.cli.handover", "start, list and show handovers"),
     "audit": ("datasync.cli.audit", "show the log of what was read, and find any change in it"),
+    "keys": ("datasync.cli.keys", "make, list and rotate the key that a node's data keys are wrapped under"),
     "db": ("datasync.cli.db", "bring a database's schema up, or compare it with this version's"),
 }
 """The module and the summary of each command."""

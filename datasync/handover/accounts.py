@@ -15,6 +15,7 @@ from datasync.handover.states import EdgeState
 from datasync.protocol import cbor
 from datasync.protocol.parts import SessionKeys, decode_part
 from datasync.security.vault import Vault
+from datasync.security.wrapping import session_label
 from datasync.store import attachments
 from datasync.store.attachments import Attachment
 
@@ -77,7 +78,7 @@ def save_keys(tx: Connection, vault: Vault, device: NodeName, keys: SessionKeys 
     """Keep the device's session keys with its account, which is there already; None forgets them."""
     row = attachments.get(tx, device)
     assert row is not None, device
-    wrapped = None if keys is None else vault.wrap(cbor.dumps(keys.model_dump()), _label(device))
+    wrapped = None if keys is None else vault.wrap(cbor.dumps(keys.model_dump()), session_label(device))
     attachments.put(tx, replace(row, session_key=wrapped))
 
 
@@ -86,11 +87,7 @@ def load_keys(tx: Connection, vault: Vault, device: NodeName) -> SessionKeys | N
     row = attachments.get(tx, device)
     if row is None or row.session_key is None:
         return None
-    return decode_part(SessionKeys, vault.unwrap(row.session_key, _label(device)))
-
-
-def _label(device: NodeName) -> str:
-    return f"session/{device}"
+    return decode_part(SessionKeys, vault.unwrap(row.session_key, session_label(device)))
 
 
 def _account(row: Attachment) -> Account:

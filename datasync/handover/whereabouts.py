@@ -17,6 +17,7 @@ from datasync.handover.states import DeviceEvent, DeviceState, device_next
 from datasync.protocol import cbor
 from datasync.protocol.parts import AttachToken, KeyRing, SessionKeys, Visit, decode_part
 from datasync.security.vault import Vault
+from datasync.security.wrapping import OWN_SESSION_LABEL
 from datasync.store import attachments
 from datasync.store.attachments import Attachment
 
@@ -132,7 +133,7 @@ def load(tx: Connection, vault: Vault, device: NodeName) -> Whereabouts:
         handover=HandoverId(row.handover) if row.handover else None,
         mode=row.mode,
         wish=Wish(NodeName(wish[0]), wish[1]) if wish else None,
-        ring=decode_part(KeyRing, vault.unwrap(row.session_key, _LABEL)) if row.session_key else NO_KEYS,
+        ring=decode_part(KeyRing, vault.unwrap(row.session_key, OWN_SESSION_LABEL)) if row.session_key else NO_KEYS,
         since_ms=row.since_ms,
     )
 
@@ -151,12 +152,9 @@ def save(tx: Connection, vault: Vault, here: Whereabouts, now_ms: int) -> None:
             handover=here.handover,
             nonce=here.nonce.hex() or None,
             mode=here.mode,
-            session_key=vault.wrap(cbor.dumps(here.ring.model_dump()), _LABEL),
+            session_key=vault.wrap(cbor.dumps(here.ring.model_dump()), OWN_SESSION_LABEL),
             detail={"visits": [visit.model_dump() for visit in here.visits], "wish": wish},
             since_ms=here.since_ms,
             updated_ms=now_ms,
         ),
     )
-
-
-_LABEL = "session"

@@ -34,6 +34,7 @@ from datasync.domain.limits import (
     WINDOW_BYTES,
 )
 from datasync.security.files import read_file
+from datasync.security.node_keys import KeyAddress
 from datasync.store.workers import token_hash
 
 _BROKERS = {
@@ -93,6 +94,12 @@ def _under_folder(path: Path, info: ValidationInfo) -> Path:
     return Path((info.context or {})["folder"]) / path.expanduser()
 
 
+def _key_address(text: object, info: ValidationInfo) -> KeyAddress:
+    if not isinstance(text, str):
+        raise ValueError("write where the node's key is, for example file:keys/node.key")
+    return KeyAddress.parse(text, Path((info.context or {})["folder"]))
+
+
 def _database(url: str, info: ValidationInfo) -> str:
     if url.startswith("postgresql+psycopg://"):
         return url
@@ -118,6 +125,7 @@ def _hash(text: str) -> str:
 Url = Annotated[Broker, PlainValidator(Broker.parse)]
 RemoteUrl = Annotated[Broker, PlainValidator(Broker.parse), AfterValidator(_remote)]
 FilePath = Annotated[Path, AfterValidator(_under_folder)]
+NodeKeyAddress = Annotated[KeyAddress, PlainValidator(_key_address)]
 DatabaseUrl = Annotated[str, AfterValidator(_database)]
 TokenHash = Annotated[str, AfterValidator(_hash)]
 OperatedName = Annotated[NodeName, AfterValidator(_edge_name)]
@@ -209,8 +217,8 @@ class NodeConfig(Section):
     database: DatabaseUrl
     keys: DatabaseUrl
     """The database of wrapped data keys, kept apart from the data that they decrypt."""
-    node_key: FilePath
-    """File with the key that wraps the data keys; :func:`datasync.security.files.read_key` reads it."""
+    node_key: NodeKeyAddress
+    """Where the key is that wraps the data keys; :mod:`datasync.security.node_keys` reads it."""
     policy: FilePath | None = None
     """A policy to start with where the database holds none yet, or one of a lower revision."""
     retry_ms: int = Field(default=RETRY_MS, ge=1, le=RETRY_MS_MAX)

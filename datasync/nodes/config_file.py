@@ -22,10 +22,11 @@ from pydantic_core import ErrorDetails
 from datasync.domain.errors import ConfigError
 from datasync.nodes.config import CloudConfig, DeviceConfig, EdgeConfig, NodeConfig, Section
 from datasync.security.files import read_file
+from datasync.security.node_keys import SECRET_VARIABLES
 
 ENVIRONMENT_PREFIX = "DATASYNC_"
-OTHER_VARIABLES = frozenset({"DATASYNC_CA", "DATASYNC_PEER", "DATASYNC_TOKEN", "DATASYNC_URL"})
-"""Variables of the command line; they name no key."""
+OTHER_VARIABLES = frozenset({"DATASYNC_CA", "DATASYNC_PEER", "DATASYNC_TOKEN", "DATASYNC_URL", *SECRET_VARIABLES})
+"""Variables of the command line, and of secrets; they name no key."""
 
 TEST_PREFIX = "DATASYNC_TESTS_"
 """The beginning of the tests' variables, which name no key either."""
@@ -67,10 +68,11 @@ def _override(
 ) -> dict[tuple[str, ...], str]:
     """Put the environment's values into the document; return the variable behind each key."""
     variables: dict[tuple[str, ...], str] = {}
+    key_itself = str(document.get("node_key", "")).removeprefix("env:")  # such a variable holds the key, no address
     for variable, text in sorted(environment.items()):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(TEST_PREFIX):
             continue
-        if variable in OTHER_VARIABLES:
+        if variable in OTHER_VARIABLES or variable == key_itself:
             continue
         key = tuple(variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
         field = _field(kind, key)

@@ -27,6 +27,7 @@ from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig,
 from datasync.nodes.device import Beacons, DeviceNode, DeviceSettings
 from datasync.nodes.edge import EdgeNode, EdgeSettings
 from datasync.nodes.node import Activate, Kit, Node
+from datasync.nodes.node_key import open_node_key, surroundings
 from datasync.nodes.roster import Patience
 from datasync.nodes.shell import Shell, system_clock
 from datasync.nodes.source import BACKBONE, DEVICES
@@ -35,7 +36,7 @@ from datasync.security.files import read_file
 from datasync.security.identity import Identity, Role
 from datasync.security.tls import Caller, calling, listening
 from datasync.security.trust import Trust
-from datasync.security.vault import Vault, load_or_create_node_key
+from datasync.security.vault import Vault
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 from datasync.transport.embedded import EmbeddedBroker
@@ -78,9 +79,9 @@ def opened(config: NodeConfig, role: Role) -> Iterator[Opened]:
     if identity.role is not role:
         raise ConfigError(f"{identity.name} is enrolled as {identity.role}, not as {role}", where=str(config.identity))
     trust = Trust.load(config.trust)
-    node_key = load_or_create_node_key(config.node_key, os.urandom)
     keys = Database.open(config.keys, exclusive=True)
     try:
+        node_key = open_node_key(config.node_key, keys, surroundings(), os.urandom)
         database = Database.open(config.database, exclusive=True)
         try:
             vault = Vault(node_key, SqlKeyShelf(keys), os.urandom)

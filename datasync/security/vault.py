@@ -18,8 +18,6 @@ from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import BodyDamaged, KeyUnavailable, Undecipherable
@@ -27,10 +25,7 @@ from datasync.domain.ids import StreamId
 from datasync.domain.limits import KEYS_CACHED_MAX
 from datasync.security import files
 from datasync.security.recent import Recent
-
-KEY_BYTES = 32
-NONCE_BYTES = 12
-TAG_BYTES = 16
+from datasync.security.wrapping import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Wrapping, data_key_label, expand
 
 
 class KeyShelf(Protocol):
@@ -56,7 +51,7 @@ def key_id(key: bytes) -> str:
 
 def state_key(session_key: bytes, stream: StreamId) -> bytes:
     """Return the data key (32 bytes) of one stream in one handover, derived from the device's session key."""
-    return _expand(session_key, f"datasync/state-key/1/{stream}")
+    return expand(session_key, f"datasync/state-key/1/{stream}")
 
 
 def seal_body(key: bytes, stream: StreamId, seq_first: int, plaintext: bytes, entropy: Callable[[int], bytes]) -> bytes:
@@ -95,7 +90,7 @@ class Vault:
 
     def __init__(self, node_key: bytes, shelf: KeyShelf, entropy: Callable[[int], bytes]) -> None:
         """Take the node's key (32 bytes), the shelf, and the source of randomness."""
-        self._wrapping = AESGCM(_expand(node_key, "datasync/vault/1"))
+        self._wrapping = Wrapping(node_key)
         self._shelf = shelf
         self._entropy = entropy
         self._lock = threading.Lock()
@@ -156,19 +151,11 @@ class Vault:
 
     def wrap(self, secret: bytes, label: str) -> bytes:
         """Return a small secret sealed under the node's key; ``label`` says what it is."""
-        nonce = self._entropy(NONCE_BYTES)
-        return nonce + self._wrapping.encrypt(nonce, secret, label.encode())
+        return self._wrapping.wrap(secret, label, self._entropy)
 
     def unwrap(self, wrapped: bytes, label: str) -> bytes:
         """Return the secret that :meth:`wrap` sealed. Raises KeyUnavailable for another label or node key."""
-        if len(wrapped) < NONCE_BYTES + TAG_BYTES:
-            raise KeyUnavailable(f"the wrapped secret {label!r} is too short")
-        try:
-            return self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], label.encode())
-        except InvalidTag as error:
-            raise KeyUnavailable(
-                f"the secret {label!r} cannot be unwrapped", fix="start the node with the key that it was wrapped under"
-            ) from error
+        return self._wrapping.unwrap(wrapped, label)
 
     def _find_own(self, stream: StreamId) -> tuple[str, AESGCM] | None:
         for name, wrapped in self._shelf.of_stream(stream):
@@ -192,11 +179,11 @@ class Vault:
         return key
 
     def _keep(self, stream: StreamId, name: str, key: bytes, kind: _Kind, now: Instant) -> None:
-        wrapped = self.wrap(bytes([kind]) + key, _key_label(stream, name))
+        wrapped = self.wrap(bytes([kind]) + key, data_key_label(stream, name))
         self._shelf.put(name, stream, wrapped, now.wall_ms)
 
     def _unwrap_key(self, stream: StreamId, name: str, wrapped: bytes) -> tuple[_Kind, AESGCM]:
-        content = self.unwrap(wrapped, _key_label(stream, name))
+        content = self.unwrap(wrapped, data_key_label(stream, name))
         return _Kind(content[0]), AESGCM(content[1:])
 
     def _make_current(self, stream: StreamId, name: str, key: AESGCM) -> tuple[str, AESGCM]:
@@ -206,14 +193,6 @@ class Vault:
 
     def _remember(self, stream: StreamId, name: str, key: AESGCM) -> None:
         self._opening.put((stream, name), key)
-
-
-def _key_label(stream: StreamId, name: str) -> str:
-    return f"data-key/{stream}/{name}"
-
-
-def _expand(key: bytes, info: str) -> bytes:
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info.encode()).derive(key)
 
 
 def _place(stream: StreamId, seq_first: int) -> bytes:

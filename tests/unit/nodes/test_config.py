@@ -66,7 +66,21 @@ def test_absolute_paths_and_databases_stay_as_they_are(file: Path) -> None:
 def test_a_relative_file_name_still_gives_absolute_paths(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(DEVICE)
     monkeypatch.chdir(file.parent)
-    assert load(DeviceConfig, Path(file.name), {}).node_key == file.parent / "node.key"
+    assert load(DeviceConfig, Path(file.name), {}).node_key.path == file.parent / "node.key"
+
+
+def test_the_nodes_key_is_where_its_address_says(file: Path) -> None:
+    elsewhere = DEVICE.replace("node.key", "passphrase:keys/node.key.enc")
+    assert str(read(DeviceConfig, file, elsewhere).node_key) == f"passphrase:{file.parent}/keys/node.key.enc"
+    assert str(read(DeviceConfig, file, DEVICE, DATASYNC_NODE_KEY="credential:key").node_key) == "credential:key"
+    assert "passphrase:…" in mistakes(DeviceConfig, file, DEVICE.replace("node.key", "passprase:node.key"))
+    assert "file:keys/node.key" in mistakes(DeviceConfig, file, DEVICE.replace('"node.key"', "7"))
+
+
+def test_a_variable_that_holds_the_key_or_its_passphrase_is_no_address_of_it(file: Path) -> None:
+    in_variable = DEVICE.replace("node.key", "env:DATASYNC_NODE_KEY")
+    said = read(DeviceConfig, file, in_variable, DATASYNC_NODE_KEY="00" * 32, DATASYNC_PASSPHRASE_FILE="/dev/fd/3")
+    assert str(said.node_key) == "env:DATASYNC_NODE_KEY"
 
 
 def test_a_devices_databases_have_defaults_beside_the_file(file: Path) -> None:
