@@ -23,6 +23,7 @@ from datasync.domain.errors import MessageError
 from datasync.domain.ids import NodeName, StreamId, is_hex_id, node_name
 from datasync.domain.ranges import RangeSet
 from datasync.protocol import cbor
+from datasync.security import points
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -55,6 +56,11 @@ def _hex_id(value: object) -> str:
     return value
 
 
+def _stream_key(value: bytes) -> bytes:
+    points.verify_key(value)
+    return value
+
+
 def _node(value: object) -> NodeName:
     if not isinstance(value, str):
         raise ValueError("a name is text")
@@ -77,6 +83,7 @@ Constant = (
 )
 Nonce = Annotated[bytes, Field(min_length=16, max_length=16)]
 Key = Annotated[bytes, Field(min_length=32, max_length=32)]
+StreamKey = Annotated[bytes, AfterValidator(_stream_key)]
 Certificate = Annotated[bytes, Field(max_length=4096)]
 Name = Annotated[str, Field(min_length=1, max_length=limits.NAME_CHARACTERS_MAX), AfterValidator(_text)]
 Digest = Annotated[str, PlainValidator(_digest)]
@@ -96,7 +103,7 @@ Parsed = TypeVar("Parsed")
 class StreamNote(Model):
     """A stream made known: its key, and what it carries."""
 
-    public_key: Key
+    public_key: StreamKey
     collection: Name
     tier: Annotated[int, Field(ge=0, le=2)]
 
@@ -140,7 +147,7 @@ class SealedSegment(Model):
 class ConsentStatement(Model):
     """What a subject said for one stream and purpose, signed with the stream's key."""
 
-    public_key: Key
+    public_key: StreamKey
     purpose: Name
     given: bool
     stamp: Moment
@@ -162,7 +169,7 @@ class ConsentKey(Model):
 class EraseStatement(Model):
     """A subject wants a stream, the ``generation``-th of its kind, erased everywhere; signed with the stream's key."""
 
-    public_key: Key
+    public_key: StreamKey
     generation: Annotated[int, Field(ge=0, le=limits.GENERATION_MAX)]
     stamp: Moment
     signature: Annotated[bytes, Field(min_length=64, max_length=64)]
