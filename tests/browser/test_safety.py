@@ -66,8 +66,9 @@ def test_hostile_text_about_the_node_is_shown_as_it_is_and_runs_nothing(page, no
         tx.execute(update(tables.policies).values(digest=text))
     show_node()
     assert page.evaluate("document.querySelector('#name').textContent") == text
-    said = page.evaluate("[...document.querySelectorAll('dd')].map((fact) => fact.textContent)")
-    assert (said[1], said[4]) == (text, f"no: {text}")
+    facts = "[...document.querySelectorAll('dt')].map((d) => [d.textContent, d.nextElementSibling.textContent])"
+    said = dict(page.evaluate(facts))
+    assert (said["Operator"], said["Ready"]) == (text, f"no: {text}")
     assert page.table("policies")[0]["Digest"] == text[:16]
     assert harmless(page)
 
