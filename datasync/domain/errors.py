@@ -122,6 +122,18 @@ class SignerUntrusted(MessageError):
     code = "SIGNER_UNTRUSTED"
 
 
+class SignerRevoked(SignerUntrusted):
+    """The signer's certificate was revoked by its operator."""
+
+    code = "SIGNER_REVOKED"
+
+
+class RevocationStale(MessageError):
+    """The revocation list is not newer than the one that is known."""
+
+    code = "REVOCATION_STALE"
+
+
 class SignerForeign(MessageError):
     """The signer may not speak on this topic."""
 

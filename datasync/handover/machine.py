@@ -182,6 +182,16 @@ def target_active(account: Account, order: Order, now_ms: int) -> Account:
     return account if state is account.state else replace(account, state=state, since_ms=now_ms)
 
 
+def revoke(account: Account, now_ms: int) -> Account:
+    """The device's certificate counts no longer. Returns the account unchanged when it is not served here by a token.
+
+    What its device gave stays and is seen. A newer token, which takes another certificate, thaws or moves it.
+    """
+    if not account.token or account.state not in (EdgeState.CATCHING_UP, EdgeState.ACTIVE):
+        return account
+    return replace(account, state=edge_next(account.state, EdgeEvent.REVOKE), since_ms=now_ms)
+
+
 def released(account: Account, source: NodeName, order: Order) -> Account:
     """A source confirms that it knows the device is complete here."""
     if order != account.served:

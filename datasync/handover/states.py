@@ -43,6 +43,7 @@ class EdgeEvent(enum.StrEnum):
     FENCE = "fence"
     TARGET_ACTIVE = "target-active"
     EXPIRE = "expire"
+    REVOKE = "revoke"
 
 
 class DeviceState(enum.StrEnum):
@@ -77,6 +78,8 @@ EDGE: dict[tuple[EdgeState, EdgeEvent], EdgeState] = {
     (_E.CATCHING_UP, _V.FENCE): _E.FROZEN,
     (_E.ACTIVE, _V.ATTACH): _E.CATCHING_UP,  # the same edge again, under a newer epoch
     (_E.ACTIVE, _V.FENCE): _E.FROZEN,
+    (_E.CATCHING_UP, _V.REVOKE): _E.FROZEN,  # its certificate counts no longer, and so does its token: nobody has a
+    (_E.ACTIVE, _V.REVOKE): _E.FROZEN,  # newer one, so nothing is given away and what is here stays in view
     (_E.FROZEN, _V.PREPARE): _E.FROZEN,
     (_E.FROZEN, _V.ATTACH): _E.CATCHING_UP,
     (_E.FROZEN, _V.FENCE): _E.FROZEN,  # a newer token redirects what is owed

@@ -17,10 +17,11 @@ from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.edge import note_peer
 from datasync.nodes.erasing import Erasing
-from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, Revoke, StartHandover, Turn
 from datasync.nodes.purging import Purging
 from datasync.nodes.replays import LatestBeacons
 from datasync.nodes.retention import Retention
+from datasync.nodes.revoking import Revoking
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.source import BACKBONE
 from datasync.policy.compiled import Policy
@@ -49,6 +50,7 @@ class CloudNode(Node):
         self._erasing = Erasing(self, Role.EDGE)
         self._purging = Purging(self)
         self._beacons = LatestBeacons()
+        self._revoking = Revoking(self, BACKBONE)
         self.on(Forward, self._on_forward, Role.EDGE)
         self.on(Active, self._on_active, Role.EDGE)
         self.on(Beacon, self._on_beacon, Role.EDGE)
@@ -61,6 +63,7 @@ class CloudNode(Node):
     def begin(self, turn: Turn) -> None:
         """Nothing but the challenge is remembered beside the database."""
         self._challenge.begin(turn.tx, turn.now)
+        self._revoking.begin(turn)
 
     def command(self, turn: Turn, command: Input) -> None:
         """Activate a policy, advise a handover; or greet on a link that came up."""
@@ -69,6 +72,8 @@ class CloudNode(Node):
                 turn.effects.answers[ticket] = self._activate(turn, source)
             case Install(ticket, bundle):
                 turn.effects.answers[ticket] = self._rollout.install(turn, bundle)
+            case Revoke(ticket, revocations):
+                turn.effects.answers[ticket] = self._revoking.install(turn, revocations)
             case StartHandover(ticket, device, target):
                 self._advise(turn, device, target)
                 turn.effects.answers[ticket] = None
@@ -92,6 +97,7 @@ class CloudNode(Node):
         stored = policies.active(turn.tx)
         if stored is not None:
             self._publish_policy(turn, stored.bundle)
+        self._revoking.pass_on(turn)
 
     def _send_beacon(self, turn: Turn) -> None:
         beacon = Beacon(

@@ -29,10 +29,24 @@ from datasync.handover.whereabouts import Whereabouts, Wish
 from datasync.nodes import journeys
 from datasync.nodes.consenting import Voice
 from datasync.nodes.doubt import Doubt
-from datasync.nodes.node import Activate, ConsentInput, Erase, Input, Install, Kit, LinkChange, Move, Node, Record, Turn
+from datasync.nodes.node import (
+    Activate,
+    ConsentInput,
+    Erase,
+    Input,
+    Install,
+    Kit,
+    LinkChange,
+    Move,
+    Node,
+    Record,
+    Revoke,
+    Turn,
+)
 from datasync.nodes.recording import Gathered, Gathering
 from datasync.nodes.replays import LatestBeacons
 from datasync.nodes.retention import Retention
+from datasync.nodes.revoking import Revoking
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.subject import Wishes
 from datasync.protocol import cbor, envelope, topics
@@ -51,6 +65,7 @@ from datasync.protocol.messages import (
     Upload,
 )
 from datasync.protocol.parts import AttachToken, ConsentStatement, StreamNote, decode_part
+from datasync.protocol.topics import Address
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import consents, segments, streams
@@ -101,6 +116,7 @@ class DeviceNode(Node):
         self._told_revision: int | None = None
         self._beacons: Beacons = {} if beacons is None else beacons
         self._latest_beacons = LatestBeacons()
+        self._revoking = Revoking(self, None, self._forget_revoked)
         self._attach_due_ms = self._hint_due_ms = self._consent_due_ms = 0
         identity = kit.identity
         remember = lru_cache(limits.STREAMS_PER_DEVICE_MAX)  # to derive a key costs more than to sign with it
@@ -118,7 +134,7 @@ class DeviceNode(Node):
     @property
     def subscriptions(self) -> Mapping[str, tuple[str, ...]]:
         """The same on every edge's broker."""
-        return {"": (topics.device_down(self.name), topics.BEACONS, topics.POLICY)}
+        return {"": (topics.device_down(self.name), topics.BEACONS, topics.POLICY, topics.REVOKED)}
 
     @property
     def whereabouts(self) -> Whereabouts:
@@ -127,6 +143,7 @@ class DeviceNode(Node):
 
     def begin(self, turn: Turn) -> None:
         """Take up the attachment; a device that never had one goes to its home edge."""
+        self._revoking.begin(turn)
         self._here = whereabouts.load(turn.tx, self.kit.vault, self.name)
         if self._here.state is DeviceState.DETACHED:
             self._move(turn, self._settings.home)
@@ -155,11 +172,19 @@ class DeviceNode(Node):
                 turn.effects.answers[ticket] = self._rollout.activate(turn, source)
             case Install(ticket, bundle):
                 turn.effects.answers[ticket] = self._rollout.install(turn, bundle)
+            case Revoke(ticket, revocations):
+                turn.effects.answers[ticket] = self._revoking.install(turn, revocations)
             case LinkChange(link, up):
                 (self._up.add if up else self._up.discard)(link)
                 self._attach_due_ms = turn.now.steady_ms
             case _:
                 raise HandoverError(f"a device takes no {type(command).__name__}")
+
+    def raw(self, turn: Turn, address: Address) -> None:
+        """Take an authority's revocation list."""
+        if address.kind != "revoked":
+            super().raw(turn, address)
+        self._revoking.take(turn)
 
     def undone(self, turn: Turn) -> None:
         """Be where the database says."""
@@ -364,6 +389,12 @@ class DeviceNode(Node):
         here = self._here
         if (peer.name, incarnation, epoch) != (here.edge, here.incarnation, here.epoch):
             raise NotAttached(f"{self.name} is not at {peer.name} under epoch {epoch}")
+
+    def _forget_revoked(self, _turn: Turn, _names: frozenset[NodeName]) -> None:
+        """An edge whose certificate was revoked is as good as never heard of, until it beacons with another."""
+        for name, (peer, _) in list(self._beacons.items()):
+            if self._revoking.is_revoked(peer.certificate):
+                del self._beacons[name]
 
     def _edge(self) -> Peer | None:
         known = self._beacons.get(self._here.edge) if self._here.edge else None

@@ -25,10 +25,11 @@ from datasync.nodes.consenting import take_consents
 from datasync.nodes.erasing import EdgeErasing
 from datasync.nodes.forwarding import Forwarding
 from datasync.nodes.gateway import Gateway
-from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, StartHandover, Turn
+from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, Revoke, StartHandover, Turn
 from datasync.nodes.purging import Purging
 from datasync.nodes.replays import LatestBeacons
 from datasync.nodes.retention import Retention
+from datasync.nodes.revoking import Revoking
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.roster import Patience, Roster
 from datasync.nodes.source import BACKBONE, DEVICES, Source
@@ -83,6 +84,7 @@ class EdgeNode(Node):
         self._erasing = EdgeErasing(self, settings.cloud)
         self._rollout = Rollout(self, operator_of(settings.cloud), finish=lambda _: None, pass_on=self._pass_on_policy)
         self._beacons = LatestBeacons()
+        self._revoking = Revoking(self, DEVICES, self._forget_revoked)
         self._cloud: Peer | None = None
         self.on(Upload, self._on_upload, Role.DEVICE)
         self.on(ConsentChange, self._on_consents, Role.DEVICE)
@@ -94,7 +96,7 @@ class EdgeNode(Node):
         """Its own broker's devices, and its box on the backbone."""
         return {
             DEVICES: topics.UPLINKS,
-            BACKBONE: (topics.edge_inbox(self.name), topics.BEACONS, topics.POLICY),
+            BACKBONE: (topics.edge_inbox(self.name), topics.BEACONS, topics.POLICY, topics.REVOKED),
         }
 
     def begin(self, turn: Turn) -> None:
@@ -102,6 +104,7 @@ class EdgeNode(Node):
         self._challenge.begin(turn.tx, turn.now)
         self._roster.begin(turn)
         self._source.begin(turn)
+        self._revoking.begin(turn)
         self._erasing.begin(turn)
         known = peers.get(turn.tx, self._settings.cloud)
         if known is not None:
@@ -118,6 +121,8 @@ class EdgeNode(Node):
                 turn.effects.answers[ticket] = self._rollout.activate(turn, source)
             case Install(ticket, bundle):
                 turn.effects.answers[ticket] = self._rollout.install(turn, bundle)
+            case Revoke(ticket, revocations):
+                turn.effects.answers[ticket] = self._revoking.install(turn, revocations)
             case LinkChange(link, up):
                 if up:
                     self._greet(turn, link)
@@ -125,7 +130,10 @@ class EdgeNode(Node):
                 raise MessageError(f"an edge takes no {type(command).__name__}")
 
     def raw(self, turn: Turn, address: Address) -> None:
-        """Take what a plain device published on this edge's own broker."""
+        """Take what a plain device published on this edge's own broker, or an authority's revocation list."""
+        if address.kind == "revoked":
+            self._revoking.take(turn)
+            return
         if turn.arrival.link != DEVICES:
             raise MessageError("plain devices publish on their edge's own broker")
         self._gateway.take(turn, address)
@@ -179,6 +187,8 @@ class EdgeNode(Node):
         stored = policies.active(turn.tx)
         if link == DEVICES and stored is not None:
             self._give_policy(turn, stored.bundle)
+        if link == DEVICES:
+            self._revoking.pass_on(turn)
 
     def _send_beacon(self, turn: Turn, link: str) -> None:
         beacon = Beacon(
@@ -229,6 +239,16 @@ class EdgeNode(Node):
         self._erasing.heard(turn, peer)
         if peer.name == self._settings.cloud and peer.role is Role.CLOUD:
             self._cloud = peer
+
+    def _forget_revoked(self, turn: Turn, names: frozenset[NodeName]) -> None:
+        """Nothing more is taken of whom these certificates named, and nothing more given: what is stored stays."""
+        if self._cloud is not None and self._revoking.is_revoked(self._cloud.certificate):
+            self._cloud = None
+        known = (peers.get(turn.tx, name) for name in names)
+        self._source.forget_targets(
+            {NodeName(peer.name) for peer in known if peer and self._revoking.is_revoked(peer.certificate)}
+        )
+        self._roster.end_revoked(turn, names)
 
     def _pass_on_policy(self, turn: Turn, bundle: bytes) -> None:
         self._give_policy(turn, bundle)

@@ -117,6 +117,14 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoke:
+    """Take a revocation list that an authority signed, and pass it on; the answer is the list."""
+
+    ticket: int
+    revocations: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class StartHandover:
     """An administrator wants a device moved to another edge."""
 
@@ -133,7 +141,9 @@ class Change:
     make: Callable[[Connection], Any]
 
 
-Input = Arrival | LinkChange | Record | Move | ConsentInput | Erase | Activate | Install | StartHandover | Change
+Input = (
+    Arrival | LinkChange | Record | Move | ConsentInput | Erase | Activate | Install | Revoke | StartHandover | Change
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +199,8 @@ class Kit:
     entropy: Callable[[int], bytes]
     window_bytes: int = limits.WINDOW_BYTES
     retry_ms: int = limits.RETRY_MS
+    revocations: tuple[bytes, ...] = ()
+    """Lists that were put where the authorities' certificates are."""
 
 
 @dataclass(slots=True)
@@ -278,7 +290,7 @@ class Node(ABC):
         """Tell the sender of a message that was refused, where that helps it."""
 
     def raw(self, turn: Turn, address: Address) -> None:
-        """Take a payload that is no envelope, as plain MQTT devices send. Raises DatasyncError."""
+        """Take a payload that no node signed: a plain device's, or an authority's. Raises DatasyncError."""
         raise MessageError(f"a {self.place} takes no {address.kind} messages, as {turn.arrival.topic} is")
 
     def stamp(self, now: Instant) -> HybridTime:
@@ -350,7 +362,7 @@ class Node(ABC):
 
     def _receive(self, turn: Turn) -> None:
         address = topics.parse(turn.arrival.topic)
-        if address.kind == "json":
+        if address.kind in ("json", "revoked"):
             with self._whole(turn):
                 self.raw(turn, address)
             return

@@ -5,11 +5,12 @@ is held only so long, a source that stays silent) has an expiry. Both are arrang
 saved, and from the database after a restart or when what was saved was taken back.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from datasync.domain import limits
 from datasync.domain.clock import Instant
-from datasync.domain.errors import EdgeFull
+from datasync.domain.errors import EdgeFull, SignerRevoked
 from datasync.domain.ids import NodeName
 from datasync.handover import accounts, machine, tokens
 from datasync.handover.machine import Account, Duties
@@ -114,6 +115,19 @@ class Roster:
         """The steady time at which some account wants attention."""
         times = [*(retry.due_ms for retry in self._retries.values()), *self._expiries.values()]
         return min(times, default=None)
+
+    def end_revoked(self, turn: Turn, devices: Iterable[NodeName]) -> None:
+        """Serve these devices no longer if the certificate under which they attached was revoked."""
+        for device in devices:
+            account = self.load(turn, device)
+            ended = machine.revoke(account, turn.now.wall_ms)
+            if ended is account:
+                continue
+            try:
+                tokens.opened(account.token, self._node.kit.trust, turn.now)
+            except SignerRevoked:
+                self.save(turn, ended)
+                turn.count("handover", "revoked")
 
     def erase(self, turn: Turn, device: NodeName) -> None:
         """Destroy what this edge has of a device: the keys first, durably, then the rows.

@@ -7,7 +7,7 @@ operator nothing goes ahead of the device: whether its subject lets it cross is 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
 from datasync.domain.clock import HybridTime
@@ -107,6 +107,15 @@ class Source:
         """The device attached here again: nothing is given away."""
         self._preparations.pop(device, None)
         self._gifts.pop(device, None)
+
+    def forget_targets(self, targets: Container[NodeName]) -> None:
+        """Give nothing more to these edges."""
+        for device, preparation in list(self._preparations.items()):
+            if preparation.target in targets:
+                del self._preparations[device]
+        for device, gift in list(self._gifts.items()):
+            if gift.transfer.target in targets:
+                del self._gifts[device]
 
     def feed(self, turn: Turn, account: Account) -> None:
         """More of what a frozen account owes has arrived, or all of it: pass it on."""

@@ -12,13 +12,14 @@ from datasync.domain.errors import MessageError
 from datasync.domain.ids import NodeName, dotted, node_name
 
 POLICY = "ds/1/policy"
+REVOKED = "ds/1/revoked/+"
 BEACONS = "ds/1/edge/+/beacon"
 UPLINKS = ("ds/1/d/+/up", "ds/1/d/+/seg", "ds/1/d/+/json/+")
 TO_CLOUD = "ds/1/cloud/in/+"
 
 _NOBODY = NodeName("")
 
-Kind = Literal["policy", "beacon", "up", "dn", "seg", "json", "edge", "cloud"]
+Kind = Literal["policy", "revoked", "beacon", "up", "dn", "seg", "json", "edge", "cloud"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Address:
     owner: NodeName = _NOBODY
     source: NodeName = _NOBODY
     collection: str = ""
+
+
+def revoked(operator: str) -> str:
+    """Return the topic of an operator's retained revocation list."""
+    return f"ds/1/revoked/{operator}"
 
 
 def beacon(name: NodeName) -> str:
@@ -72,6 +78,8 @@ def parse(topic: str) -> Address:
         match topic.split("/"):
             case ["ds", "1", "policy"]:
                 return Address("policy")
+            case ["ds", "1", "revoked", operator]:
+                return Address("revoked", owner=node_name(operator))
             case ["ds", "1", "edge", edge, "beacon"]:
                 return Address("beacon", owner=_name(edge))
             case ["ds", "1", "d", device, ("up" | "dn" | "seg") as kind]:
@@ -96,7 +104,7 @@ def may_publish(signer: NodeName, address: Address) -> bool:
             return signer == address.source
         case "policy" | "dn":
             return True
-        case "json":
+        case "json" | "revoked":
             return False
 
 

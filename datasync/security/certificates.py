@@ -263,6 +263,12 @@ def _host(text: str) -> x509.GeneralName:
         return x509.DNSName(text)
 
 
+def hosts(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Return the hosts that a certificate names for TLS clients."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return tuple(str(each.value) for each in names if isinstance(each, x509.DNSName | x509.IPAddress))
+
+
 def _read_name(certificate: x509.Certificate, kinds: tuple[str, ...]) -> tuple[str, str]:
     """Return kind and name of the one URI; the hosts beside it matter to TLS clients alone."""
     names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)

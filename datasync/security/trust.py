@@ -3,7 +3,8 @@
 An operator's authority vouches for its own operator's edges, clouds and policy keys, and for devices, which belong to
 nobody; a
 certificate that says more than its authority may is refused. Checking a certificate costs two signatures' worth of
-time, so what was once found true is remembered in a bounded cache; whether it is valid *now* is asked every time.
+time, so what was once found true is remembered in a bounded cache; whether it is valid *now*, and not revoked, is
+asked every time.
 """
 
 import hashlib
@@ -19,13 +20,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from datasync.domain.clock import Instant
-from datasync.domain.errors import ConfigError, SignerUntrusted
+from datasync.domain.errors import ConfigError, RevocationStale, SignerRevoked, SignerUntrusted
 from datasync.domain.ids import NodeName, node_name, operator_of
 from datasync.domain.limits import PEERS_CACHED_MAX
 from datasync.security import certificates, files
 from datasync.security.certificates import AuthorityCertificate, Role, Validity
 from datasync.security.identity import Identity, private_key_pem, read_signing_key
 from datasync.security.recent import Recent
+from datasync.security.revocation import RevocationList
 
 AUTHORITY_FILE = "authority.pem"
 AUTHORITY_KEY_FILE = "authority.key"
@@ -106,6 +108,31 @@ class Authority:
             raise ConfigError(str(error)) from error
         return Identity(name, role, certificate, signing_key, sealing_key, entropy(32))
 
+    def renew(
+        self, identity: Identity, *, now: Instant, days: int = 365, entropy: Callable[[int], bytes] = os.urandom
+    ) -> bytes:
+        """Return a new certificate (DER) for an identity of this authority: its name and keys, a new validity.
+
+        Raises ConfigError when the identity is another authority's.
+        """
+        _check_days(days)
+        own = certificates.read_authority(self.certificate)
+        present = certificates.parse(identity.certificate)
+        if not certificates.is_issued_by(present, own):
+            raise ConfigError(f"{identity.name!r} was not enrolled by this authority of {self.operator}")
+        return certificates.issue_node(
+            identity.name,
+            identity.role,
+            identity.signing_key.public_key(),
+            identity.sealing_key.public_key(),
+            authority=own,
+            key=self.key,
+            now=now,
+            days=days,
+            serial=certificates.serial_number(entropy),
+            hosts=certificates.hosts(present),
+        )
+
     def save(self, folder: Path) -> None:
         """Write the authority's certificate and key. Raises ConfigError rather than overwrite them."""
         files.write_private(folder / AUTHORITY_KEY_FILE, private_key_pem(self.key))
@@ -123,13 +150,25 @@ class Authority:
         return cls(authority.operator, certificate, key)
 
 
+@dataclass(frozen=True, slots=True)
+class _Proved:
+    """What a certificate proved once and for all: everything but whether it is valid now and not revoked."""
+
+    peer: Peer
+    authority: bytes
+    serial: int
+    validities: tuple[Validity, Validity]
+
+
 class Trust:
-    """The authorities that a node believes, and the peers they proved."""
+    """The authorities that a node believes, what they revoked, and the peers they proved."""
 
     def __init__(self, authorities: Iterable[bytes]) -> None:
         """Take authorities' certificates (DER). Raises ConfigError when one is no authority's."""
         self._by_subject: dict[bytes, list[AuthorityCertificate]] = {}
-        self._proved: Recent[bytes, tuple[Peer, Validity, Validity]] = Recent(PEERS_CACHED_MAX)
+        self._proved: Recent[bytes, _Proved] = Recent(PEERS_CACHED_MAX)
+        self._revoked: dict[bytes, RevocationList] = {}
+        self._serials: dict[bytes, frozenset[int]] = {}
         for der in authorities:
             try:
                 authority = certificates.read_authority(der)
@@ -157,18 +196,61 @@ class Trust:
         return tuple(certificate.public_bytes(Encoding.DER) for certificate in known)
 
     def verify(self, certificate: bytes, now: Instant) -> Peer:
-        """Return the node that a certificate (DER) proves. Raises SignerUntrusted."""
+        """Return the node that a certificate (DER) proves. Raises SignerUntrusted, or SignerRevoked of its kind."""
+        proved = self._proof(certificate)
+        for validity in proved.validities:
+            _check_validity(proved.peer.name, validity, now)
+        if self._is_listed(proved):
+            raise SignerRevoked(f"{proved.peer.operator} has revoked the certificate of {proved.peer.name!r}")
+        return proved.peer
+
+    def is_revoked(self, certificate: bytes) -> bool:
+        """Whether a trusted authority revoked a certificate (DER) of its own."""
+        try:
+            return self._is_listed(self._proof(certificate))
+        except SignerUntrusted:
+            return False
+
+    def authority(self, certificate: bytes) -> AuthorityCertificate:
+        """Return the trusted authority that has this certificate (DER). Raises SignerUntrusted."""
+        known = (each for authorities in self._by_subject.values() for each in authorities)
+        for each in known:
+            if each.certificate.public_bytes(Encoding.DER) == certificate:
+                return each
+        raise SignerUntrusted("the list is by no authority that is trusted here")
+
+    def revoke(self, authority: AuthorityCertificate, listed: RevocationList) -> bool:
+        """Believe an authority's list from now on; return whether it is news.
+
+        Raises RevocationStale for one that is older than the known one, or another of the same number.
+        """
+        issuer = authority.verify_key.public_bytes_raw()
+        known = self._revoked.get(issuer)
+        if known == listed:
+            return False
+        if known is not None and listed.number <= known.number:
+            raise RevocationStale(f"{listed.operator}'s list {listed.number} came, and {known.number} is known")
+        self._revoked[issuer] = listed
+        self._serials[issuer] = frozenset(each.serial for each in listed.revoked)
+        return True
+
+    @property
+    def revocations(self) -> tuple[RevocationList, ...]:
+        """The authorities' lists that are known."""
+        return tuple(self._revoked.values())
+
+    def _is_listed(self, proved: _Proved) -> bool:
+        return proved.serial in self._serials.get(proved.authority, frozenset())
+
+    def _proof(self, certificate: bytes) -> _Proved:
         digest = hashlib.sha256(certificate).digest()
         proved = self._proved.get(digest)
         if proved is None:
             proved = self._prove(certificate)
             self._proved.put(digest, proved)
-        peer, *validities = proved
-        for validity in validities:
-            _check_validity(peer.name, validity, now)
-        return peer
+        return proved
 
-    def _prove(self, der: bytes) -> tuple[Peer, Validity, Validity]:
+    def _prove(self, der: bytes) -> _Proved:
         try:
             certificate = certificates.parse(der)
             candidates = self._by_subject.get(certificate.issuer.public_bytes(), [])
@@ -181,7 +263,8 @@ class Trust:
         except ValueError as error:
             raise SignerUntrusted(str(error)) from error
         peer = Peer(node.name, node.role, authority.operator, node.verify_key, node.sealing_key, der)
-        return peer, node.validity, authority.validity
+        issuer = authority.verify_key.public_bytes_raw()
+        return _Proved(peer, issuer, certificate.serial_number, (node.validity, authority.validity))
 
 
 def _check_days(days: int) -> None:

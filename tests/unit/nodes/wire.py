@@ -269,7 +269,7 @@ class Wire:
                 yield WATCH, sender
         elif each.link == BACKBONE:
             everyone = [name for name in self.nodes if name not in (WATCH, sender)]
-            if address.kind in ("beacon", "policy"):
+            if address.kind in ("beacon", "policy", "revoked"):
                 yield from ((name, BACKBONE) for name in everyone)
             elif self._receiver(each) in self.nodes:
                 yield self._receiver(each), BACKBONE
