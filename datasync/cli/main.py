@@ -18,6 +18,7 @@ COMMANDS = {
     "cloud": ("datasync.cli.nodes", "run a cloud"),
     "policy": ("datasync.cli.policy", "check, test and explain a policy file"),
     "enroll": ("datasync.cli.enroll", "make authorities, nodes' identities, and workers' and administrators' tokens"),
+    "broker": ("datasync.cli.broker", "make the configuration of an edge's or a cloud's Mosquitto"),
     "view": ("datasync.cli.view", "read what a worker may see of a collection"),
     "consent": ("datasync.cli.consent", "list what subjects allow; at a device, give and withdraw consent"),
     "status": ("datasync.cli.status", "show a node: policy, devices, edges, handovers"),

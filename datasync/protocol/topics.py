@@ -57,6 +57,11 @@ def device_segments(device: NodeName) -> str:
     return f"ds/1/d/{device}/seg"
 
 
+def device_json(device: NodeName) -> str:
+    """Return the filter for all that a plain device publishes."""
+    return f"ds/1/d/{device}/json/+"
+
+
 def edge_in(edge: NodeName, source: NodeName) -> str:
     """Return the topic by which ``source``, an edge or the cloud, reaches ``edge``."""
     return f"ds/1/e/{dotted(edge)}/in/{dotted(source)}"

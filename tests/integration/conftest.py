@@ -34,13 +34,19 @@ class Peer:
         self._received: asyncio.Queue[Received] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self.link.run(self._receive, self._changed))
+        self.start()
         await within(self.up.wait())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self.link.run(self._receive, self._changed))
+
+    async def stop(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,14 @@ PORTS = range(16_000, 32_000)
 class Mosquitto:
     """A broker process. ``stop`` and ``kill`` end it, ``start`` begins it again at the same ``url``."""
 
-    def __init__(self, program: str, folder: Path, *settings: str) -> None:
+    def __init__(
+        self, program: str, folder: Path, *settings: str, generate: Callable[[int], str] | None = None
+    ) -> None:
+        """Take more lines for the configuration, or what gives the whole of it, with TLS, for a port."""
         self._program = program
         self._folder = folder
         self._settings = settings
+        self._generate = generate
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self.port = 0
@@ -32,7 +37,7 @@ class Mosquitto:
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return f"{'mqtts' if self._generate else 'mqtt'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Return when it listens. The first time another process may snatch the free port: then it takes another."""
@@ -61,10 +66,8 @@ class Mosquitto:
         self._folder.mkdir(exist_ok=True)
         file = self._folder / "mosquitto.conf"
         user = ["user root"] if os.geteuid() == 0 else []
-        where = ["persistence true", f"persistence_location {self._folder}/", "log_dest stderr"]
-        file.write_text(
-            "\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *user, *where, *self._settings])
-        )
+        text = self._plain(port) if self._generate is None else self._generate(port) + "log_type information\n"
+        file.write_text("\n".join([text, *user, *self._settings]))
         command = [self._program, "-c", str(file)]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         assert self._process.stderr is not None
@@ -76,6 +79,10 @@ class Mosquitto:
                 return True
         self._end(signal.SIGKILL)
         return False
+
+    def _plain(self, port: int) -> str:
+        where = ["persistence true", f"persistence_location {self._folder}/", "log_dest stderr"]
+        return "\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *where])
 
     def _send(self, number: signal.Signals) -> None:
         assert self._process is not None
