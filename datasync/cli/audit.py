@@ -34,7 +34,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     database = _open(arguments)
     try:
         with database.read() as tx:
-            wrong, entries = decisions.verify(tx), decisions.head(tx).number
+            wrong, entries = decisions.verify(tx), decisions.CHAIN.head(tx).number
     finally:
         database.close()
     if arguments.json:

@@ -87,6 +87,9 @@ ERASE_RETRY_MS_MAX = 600_000
 GENERATION_MAX = (1 << 31) - 1
 """How often the streams of one collection may begin anew."""
 
+LOGS_MAX = 8
+"""Logs of one node whose heads it says."""
+
 PREVIOUS_MAX = 8
 """Edges that one attach may name as places where state can be."""
 

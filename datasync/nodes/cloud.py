@@ -13,6 +13,7 @@ from datasync.domain.errors import EpochStale, MessageError, NotFound, PolicyKey
 from datasync.domain.ids import NodeName, operator_of, stream_id
 from datasync.domain.tiers import Place
 from datasync.handover import tokens
+from datasync.nodes.auditing import Witness
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.edge import note_peer
@@ -50,6 +51,7 @@ class CloudNode(Node):
         self._erasing = Erasing(self, Role.EDGE)
         self._purging = Purging(self)
         self._beacons = LatestBeacons()
+        self._witness = Witness(self)
         self._revoking = Revoking(self, BACKBONE)
         self.on(Forward, self._on_forward, Role.EDGE)
         self.on(Active, self._on_active, Role.EDGE)

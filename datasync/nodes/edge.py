@@ -20,6 +20,7 @@ from datasync.domain.errors import (
 from datasync.domain.ids import NodeName, operator_of
 from datasync.domain.tiers import Place
 from datasync.handover.states import EdgeState
+from datasync.nodes.auditing import Witnessed
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.erasing import EdgeErasing
@@ -84,6 +85,7 @@ class EdgeNode(Node):
         self._erasing = EdgeErasing(self, settings.cloud)
         self._rollout = Rollout(self, operator_of(settings.cloud), finish=lambda _: None, pass_on=self._pass_on_policy)
         self._beacons = LatestBeacons()
+        self._witnessed = Witnessed(self, settings.cloud)
         self._revoking = Revoking(self, DEVICES, self._forget_revoked)
         self._cloud: Peer | None = None
         self.on(Upload, self._on_upload, Role.DEVICE)
@@ -179,6 +181,7 @@ class EdgeNode(Node):
         self._retention.duties(turn)
         self._purging.duties(turn)
         self._erasing.duties(turn)
+        self._witnessed.duties(turn)
         turn.effects.wake(self._challenge.deadline_ms)
         turn.effects.wake(self._roster.deadline_ms)
 

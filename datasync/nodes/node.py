@@ -34,11 +34,13 @@ from datasync.protocol.topics import Address
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Peer, Trust
 from datasync.security.vault import Vault
-from datasync.store import policies, registers
+from datasync.store import audit, policies, registers
+from datasync.store.audit import Event
 
 NOTE_INTERVAL_MS = 10_000
 NOTED_MAX = 4_096
 REFUSAL_CHARACTERS_MAX = 4_096
+AUDITED_CHARACTERS_MAX = 300
 SEALED_MARK = b"\xd0"
 """The first byte of a COSE_Encrypt0 (CBOR tag 16); a plain message is a CBOR map and never begins so."""
 
@@ -343,6 +345,18 @@ class Node(ABC):
             case _:
                 with self._whole(turn):
                     self.command(turn, each)
+                    self._audit(turn, each)
+
+    def _audit(self, turn: Turn, each: Input) -> None:
+        """Log what was wanted here by hand; what else is wanted is logged where it is done."""
+        now_ms = turn.now.wall_ms
+        match each:
+            case StartHandover(_, device, target):
+                audit.append(turn.tx, Event.HANDOVER_STARTED, audit.ADMINISTRATOR, device, {"target": target}, now_ms)
+            case ConsentInput(_, purpose, given):
+                audit.append(turn.tx, Event.CONSENT_SAID, self.name, purpose, {"given": given}, now_ms)
+            case _:
+                pass
 
     @contextmanager
     def _whole(self, turn: Turn) -> Iterator[None]:
@@ -421,5 +435,7 @@ class Node(ABC):
         """The active policy stays in force, and whoever watches this node must come to know why."""
         if self._is_new(turn, sender, error):
             turn.effects.alarms.append(f"{sender}: refused as {error.code}, the active policy stays in force: {error}")
+            detail = {"code": error.code, "error": str(error)[:AUDITED_CHARACTERS_MAX]}
+            audit.append(turn.tx, Event.POLICY_REFUSED, sender, "policy", detail, turn.now.wall_ms)
         turn.effects.policies_refused[error.code] += 1
         policies.refuse(turn.tx, policies.Refusal(error.code, str(error)[:REFUSAL_CHARACTERS_MAX], turn.now.wall_ms))

@@ -23,7 +23,8 @@ from datasync.protocol import bundle, envelope, topics
 from datasync.protocol.messages import PolicyBundle, decode
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Peer
-from datasync.store import policies
+from datasync.store import audit, policies
+from datasync.store.audit import Event
 
 
 class Rollout:
@@ -44,7 +45,7 @@ class Rollout:
     def activate(self, turn: Turn, source: bytes, key: Identity | None = None) -> Policy:
         """Adopt a policy by this node's own authority, signed if there is a key, and return it. Raises PolicyError."""
         policy = self._newer(source)
-        self._adopt(turn, policy, b"" if key is None else bundle.sign(key, policy))
+        self._adopt(turn, policy, b"" if key is None else bundle.sign(key, policy), audit.ADMINISTRATOR)
         return policy
 
     def install(self, turn: Turn, signed: bytes) -> Policy:
@@ -55,7 +56,7 @@ class Rollout:
             raise MessageError(f"a {said.t} is no policy")
         self._check_signer(opened.peer)
         policy = self._signed(said)
-        self._adopt(turn, policy, signed)
+        self._adopt(turn, policy, signed, audit.ADMINISTRATOR)
         return policy
 
     def take(self, turn: Turn, peer: Peer, said: PolicyBundle) -> None:
@@ -63,7 +64,7 @@ class Rollout:
         self._check_signer(peer)
         active = self._node.policy
         if active is None or (said.revision, said.digest) != (active.revision, active.digest):
-            self._adopt(turn, self._signed(said), turn.arrival.payload)
+            self._adopt(turn, self._signed(said), turn.arrival.payload, peer.name)
 
     def _check_signer(self, peer: Peer) -> None:
         if peer.role is not Role.POLICY:
@@ -92,7 +93,7 @@ class Rollout:
         active = self._node.policy
         return load(source, name="policy", after_revision=None if active is None else active.revision)
 
-    def _adopt(self, turn: Turn, policy: Policy, signed: bytes) -> None:
+    def _adopt(self, turn: Turn, policy: Policy, signed: bytes, actor: str) -> None:
         self._finish(turn)
         policies.add(
             turn.tx,
@@ -105,5 +106,7 @@ class Rollout:
             ),
         )
         policies.activate(turn.tx, policy.revision)
+        detail = {"id": policy.document.id[:128], "revision": policy.revision}
+        audit.append(turn.tx, Event.POLICY_ACTIVATED, actor, policy.digest, detail, turn.now.wall_ms)
         self._node.policy = policy
         self._pass_on(turn, signed)

@@ -21,6 +21,7 @@ from datasync.protocol.parts import (
     EraseReceipts,
     EraseStatements,
     HexId,
+    LogHeads,
     Model,
     Moment,
     Name,
@@ -333,8 +334,25 @@ class PolicyBundle(Message):
     source: Annotated[bytes, Field(max_length=limits.POLICY_BYTES_MAX)]
 
 
+class Heads(Message):
+    """Edge to cloud: so my logs end now."""
+
+    t: Literal["heads"] = "heads"
+    heads: LogHeads
+    stamp: Moment
+
+
+class Countersigned(Message):
+    """Cloud to edge: so I was told that your logs end; a :class:`~datasync.protocol.parts.HeadStatement`, signed."""
+
+    t: Literal["countersigned"] = "countersigned"
+    statement: Annotated[bytes, Field(max_length=16_384)]
+
+
 AnyMessage = (
     Beacon
+    | Heads
+    | Countersigned
     | Hint
     | Advise
     | Prepare

@@ -239,6 +239,27 @@ class AttachToken(Model):
         return self.incarnation, self.epoch
 
 
+class LogHead(Model):
+    """Where a log of a node ends: its last entry's number and hash."""
+
+    log: Name
+    number: Annotated[int, Field(ge=1, le=limits.SEQUENCE_MAX)]
+    hash: Digest
+
+
+LogHeads = Annotated[list[LogHead], Field(min_length=1, max_length=limits.LOGS_MAX)]
+
+
+class HeadStatement(Model):
+    """The cloud's signed word that a node said that its logs end so; ``stamp`` is that node's."""
+
+    node: Node
+    heads: LogHeads
+    stamp: Moment
+
+    CONTEXT: ClassVar[str] = "datasync/log-heads"
+
+
 KeyLists = Annotated[
     dict[Node, Annotated[list[Key], Field(max_length=limits.PREVIOUS_MAX)]], Field(max_length=limits.EDGES_MAX)
 ]

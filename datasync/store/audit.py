@@ -16,12 +16,12 @@ from sqlalchemy import Connection, Row, insert, select
 
 from datasync.domain.limits import AUDIT_DETAIL_BYTES_MAX, AUDIT_NAME_CHARACTERS_MAX
 from datasync.store import tables
-from datasync.store.chain import Chain, Head, Link
+from datasync.store.chain import Chain, Link
 
 _T = tables.audit
 _PAGE = 1_000
 
-CHAIN = Chain("audit", "datasync/audit/1")
+CHAIN = Chain("audit", "datasync/audit/1", _T)
 ADMINISTRATOR = "administrator"
 
 
@@ -80,16 +80,6 @@ def page(tx: Connection, *, after: int = 0, limit: int = _PAGE, event: str | Non
     if event is not None:
         query = query.where(_T.c.event == event)
     return [_entry(row) for row in tx.execute(query)]
-
-
-def head(tx: Connection) -> Head:
-    """Return where the log ends."""
-    return CHAIN.head(tx)
-
-
-def hash_at(tx: Connection, number: int) -> str | None:
-    """Return the hash of the entry with a number, None when there is none."""
-    return tx.scalar(select(_T.c.hash).where(_T.c.number == number))
 
 
 def verify(tx: Connection) -> str | None:

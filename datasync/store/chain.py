@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table, select
 
 from datasync.protocol import cbor
 from datasync.store import counters, registers
@@ -35,10 +35,11 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One log's chain: the name under which its head is kept, and what its hashes begin with."""
+    """One log's chain: the name under which its head is kept, what its hashes begin with, and its entries' table."""
 
     name: str
     tag: str
+    table: Table
 
     def append(self, tx: Connection, content: Any) -> Head:
         """Take the next number and hash for an entry; the caller stores it in the same transaction."""
@@ -51,6 +52,10 @@ class Chain:
         """Return where the log ends."""
         number, digest = registers.get(tx, self._register, [0, ""])
         return Head(int(number), str(digest))
+
+    def hash_at(self, tx: Connection, number: int) -> str | None:
+        """Return the hash of the entry with a number, None when there is none."""
+        return tx.scalar(select(self.table.c.hash).where(self.table.c.number == number))
 
     def verify(self, tx: Connection, links: Iterable[Link]) -> str | None:
         """Walk the whole log; return what is wrong with it first, None when nothing is."""

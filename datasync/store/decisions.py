@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from datasync.store import tables
-from datasync.store.chain import Chain, Head, Link
+from datasync.store.chain import Chain, Link
 
 _T = tables.decisions
 _PAGE = 1_000
 
-CHAIN = Chain("decisions", "datasync/decision/1")
+CHAIN = Chain("decisions", "datasync/decision/1", _T)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +65,6 @@ def page(tx: Connection, *, after: int = 0, limit: int = _PAGE) -> list[Entry]:
     """Return entries in their order, those with numbers above ``after``."""
     query = select(_T).where(_T.c.number > after).order_by(_T.c.number).limit(limit)
     return [_entry(row) for row in tx.execute(query)]
-
-
-def head(tx: Connection) -> Head:
-    """Return where the log ends."""
-    return CHAIN.head(tx)
-
-
-def hash_at(tx: Connection, number: int) -> str | None:
-    """Return the hash of the entry with a number, None when there is none."""
-    return tx.scalar(select(_T.c.hash).where(_T.c.number == number))
 
 
 def verify(tx: Connection) -> str | None:

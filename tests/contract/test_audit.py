@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, update
 from datasync.domain.limits import AUDIT_DETAIL_BYTES_MAX, AUDIT_NAME_CHARACTERS_MAX
 from datasync.store import audit, tables
 from datasync.store.audit import ADMINISTRATOR, Event
+from datasync.store.chain import Head
 from datasync.store.database import Database
 
 _T = tables.audit
@@ -31,8 +32,9 @@ def test_entries_come_back_as_they_were_logged_in_order_and_by_kind(logged: Data
         assert entries[1].detail == {"revision": 2}
         assert audit.page(tx, event="worker-revoked") == entries[2:]
         assert audit.page(tx, after=1, limit=1) == entries[1:2]
-        assert (audit.head(tx).number, audit.head(tx).hash) == (3, entries[2].hash)
-        assert audit.hash_at(tx, 2) == entries[1].hash
+        assert audit.CHAIN.head(tx) == Head(3, entries[2].hash)
+        assert audit.CHAIN.hash_at(tx, 2) == entries[1].hash
+        assert audit.CHAIN.hash_at(tx, 4) is None
         assert audit.verify(tx) is None
 
 
