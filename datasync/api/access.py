@@ -39,6 +39,15 @@ async def admit(request: web.Request, service: Service, access: Access) -> Calle
     """Return who asks. Raises Unauthenticated without a valid token, Forbidden with somebody else's."""
     if access is Access.OPEN:
         return Caller()
+    try:
+        return await _admit(request, service, access)
+    except (Unauthenticated, Forbidden) as refused:
+        if access is not Access.WORKER and "Authorization" in request.headers:
+            await service.refused_sign_ins.add(request, refused.code)
+        raise
+
+
+async def _admit(request: web.Request, service: Service, access: Access) -> Caller:
     caller = await _caller(_token(request), service)
     if caller.is_admin and access is Access.WORKER:
         raise Forbidden("this is for workers; the administrator's token opens no view")

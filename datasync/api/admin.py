@@ -13,7 +13,8 @@ from datasync.api.service import Service
 from datasync.domain.errors import Conflict, NotFound, RequestError
 from datasync.domain.ids import node_name
 from datasync.protocol import bundle
-from datasync.store import policies, segments, workers
+from datasync.store import audit, policies, segments, workers
+from datasync.store.audit import Event
 from datasync.store.workers import WorkerToken
 
 DAY_MS = 86_400_000
@@ -78,6 +79,8 @@ async def register_worker(call: Call[Parameters, models.Registration]) -> models
         if workers.get(tx, row.worker_id) is not None:
             raise Conflict(f"worker {row.worker_id} has a token", fix="revoke it with DELETE, then register again")
         workers.put(tx, row)
+        detail = {"expires_ms": row.expires_ms}
+        audit.append(tx, Event.WORKER_ENROLLED, audit.ADMINISTRATOR, row.worker_id, detail, now_ms)
 
     await call.service.backend.write(change)
     return models.Registered(
@@ -90,9 +93,14 @@ async def register_worker(call: Call[Parameters, models.Registration]) -> models
 
 async def revoke_worker(call: Call[models.WorkerPath, None]) -> web.Response:
     """Revoke a worker's token. Raises NotFound for a worker that has none."""
-    worker = call.parameters.worker
-    if not await call.service.backend.write(partial(workers.delete, worker_id=worker)):
-        raise NotFound(f"no worker {worker} is registered here")
+    worker, now_ms = call.parameters.worker, call.service.backend.now().wall_ms
+
+    def change(tx: Connection) -> None:
+        if not workers.delete(tx, worker):
+            raise NotFound(f"no worker {worker} is registered here")
+        audit.append(tx, Event.WORKER_REVOKED, audit.ADMINISTRATOR, worker, {}, now_ms)
+
+    await call.service.backend.write(change)
     return web.Response(status=204)
 
 
@@ -115,7 +123,7 @@ async def list_handovers(call: Call[models.HandoverPage, None]) -> models.Handov
 
 
 async def show_log(call: Call[models.LogPage, None]) -> models.Log:
-    """Return one page of the decision log."""
+    """Return one page of a log."""
     return await call.service.read(partial(listing.log, page=call.parameters))
 
 

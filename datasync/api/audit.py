@@ -1,16 +1,22 @@
-"""A view over HTTP in the decision log.
+"""What the API logs: views in the decision log, and in the audit log who was refused as administrator.
 
 An entry is part of one of the node's transactions, and a view is not opened before the entry that says so is durable.
+Changes by administrators are logged where they are made.
 """
 
 from dataclasses import dataclass
 
+from aiohttp import web
+
 from datasync.api.backend import Backend
 from datasync.domain.errors import AccessDenied
-from datasync.store import decisions
+from datasync.store import audit, decisions
+from datasync.store.audit import Event
 from datasync.store.decisions import Decision
 from datasync.views.logged import Shown
 from datasync.views.plan import ViewPlan
+
+INTERVAL_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +40,25 @@ class Logged:
 
     async def _append(self, decision: Decision) -> None:
         await self.backend.write(lambda tx: decisions.append(tx, decision))
+
+
+class RefusedSignIns:
+    """Who was refused as administrator: an entry at most once in ``INTERVAL_MS``, with how many there were since."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._count = 0
+        self._due_ms: int | None = None
+
+    async def add(self, request: web.Request, code: str) -> None:
+        """Count a request whose token was refused, and log it if none was logged lately."""
+        self._count += 1
+        now_ms = self._backend.now().wall_ms
+        if self._due_ms is None or now_ms >= self._due_ms:
+            self._due_ms = now_ms + INTERVAL_MS
+            detail, self._count = {"code": code, "refused": self._count}, 0
+            actor, resource = request.remote or "unknown", request.match_info.route.resource
+            subject = "" if resource is None else resource.canonical
+            await self._backend.write(
+                lambda tx: audit.append(tx, Event.SIGN_IN_REFUSED, actor, subject, detail, now_ms)
+            )

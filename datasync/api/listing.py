@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from datasync.api import models
 from datasync.domain.errors import RequestError
 from datasync.domain.ids import NodeName, operator_of
-from datasync.store import decisions, revisions, tables
+from datasync.store import audit, decisions, revisions, tables
 from datasync.store.handovers import VERDICTS
 from datasync.store.segments import State
 
@@ -115,12 +115,16 @@ def handovers(tx: Connection, page: models.HandoverPage) -> models.Handovers:
 
 
 def log(tx: Connection, page: models.LogPage) -> models.Log:
-    """Return the decision log in its order."""
+    """Return the log of views or of administration in its order."""
+    if page.kind != "views":
+        event = None if page.kind == "administration" else page.kind
+        logged = audit.page(tx, after=page.after, limit=page.limit, event=event)
+        return models.Log(entries=[], administration=[models.AuditEntry.model_validate(each) for each in logged])
     entries = [
         models.LogEntry.model_validate({"number": entry.number, "hash": entry.hash} | asdict(entry.decision))
         for entry in decisions.page(tx, after=page.after, limit=page.limit)
     ]
-    return models.Log(entries=entries)
+    return models.Log(entries=entries, administration=[])
 
 
 def _page(

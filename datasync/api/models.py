@@ -1,11 +1,12 @@
 """The models of what is asked and answered as JSON. Times are milliseconds since 1970."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from datasync.api.routes import Answer, Body, Parameters
+from datasync.store.audit import Event
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
@@ -247,8 +248,9 @@ class Handovers(Answer):
 
 
 class LogPage(Parameters):
-    """Which entries of the decision log, in their order."""
+    """Which entries of which log, in their order: of views or of administration, of that all or those of one kind."""
 
+    kind: Literal["views", "administration"] | Event = "views"
     after: int = Field(default=0, ge=0, description="The number of the last entry seen.")
     limit: int = Field(default=100, ge=1, le=1000)
 
@@ -272,10 +274,23 @@ class LogEntry(Answer):
     hash: str
 
 
+class AuditEntry(Answer):
+    """Who changed what at this node, or was refused."""
+
+    number: int
+    at_ms: int
+    event: str
+    actor: str
+    subject: str
+    detail: dict[str, Any]
+    hash: str
+
+
 class Log(Answer):
-    """One page of the decision log."""
+    """One page of a log: of views in `entries`, or of administration."""
 
     entries: list[LogEntry]
+    administration: list[AuditEntry]
 
 
 class HandoverRequest(Body):

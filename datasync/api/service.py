@@ -12,6 +12,7 @@ from typing import TypeVar
 from aiohttp import web
 from sqlalchemy import Connection
 
+from datasync.api.audit import RefusedSignIns
 from datasync.api.backend import Backend
 from datasync.api.metrics import Metrics
 from datasync.domain.errors import PolicyMissing
@@ -30,6 +31,7 @@ class Service:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.metrics = Metrics(backend.registry)
+        self.refused_sign_ins = RefusedSignIns(backend)
         self.open_views = asyncio.Semaphore(VIEWS_OPEN_MAX)
         self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="api-read")
 

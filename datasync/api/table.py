@@ -221,7 +221,7 @@ ROUTES = (
     Route(
         method="GET",
         path="/v1/admin/audit",
-        summary="The decision log: who opened views of what, for which purpose, and what was shown.",
+        summary="What is logged: who opened views of what for which purpose and saw what, or who administrated what.",
         handle=admin.show_log,
         access=Access.ADMIN,
         parameters=models.LogPage,
