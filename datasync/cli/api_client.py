@@ -16,8 +16,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from datasync.domain.errors import ConfigError, LinkError, RequestError
 from datasync.security.files import read_file
+from datasync.views.connection import Known, connection, is_address
 
-TIMEOUT_S = 60.0
 PROBLEM_BYTES_MAX = 1 << 20
 PIECE_BYTES = 1 << 16
 
@@ -38,18 +38,24 @@ class Refused(RequestError):
         return super().__str__().removesuffix(f"[{self.code}]") + f"[{' '.join(self.codes)}]"
 
 
+_ANYBODY = Known()
+
+
 class ApiClient:
     """One node's API, called with one bearer token."""
 
-    def __init__(self, url: str, token: str) -> None:
-        """Take the node's address, ``http://host:port``. Raises ConfigError for any other form."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{url!r} is no node's address", fix="write http://host:port")
+    def __init__(self, url: str, token: str, known: Known = _ANYBODY) -> None:
+        """Take the node's address, ``https://host:port``, and how it is to be known.
+
+        Raises ConfigError for any other form of address.
+        """
+        if not is_address(url):
+            raise ConfigError(f"{url!r} is no node's address", fix="write https://host:port")
         if not token.isascii() or not token.isprintable():
             raise ConfigError("the token is none that a node gives out")
-        self._url = parts
+        self._url = urlsplit(url)
         self._token = token
+        self._known = known
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Self:
@@ -60,7 +66,7 @@ class ApiClient:
             token = arguments.token or os.environ.get("DATASYNC_TOKEN", "")
         if not token:
             raise ConfigError("no token given", fix="use --token-file, or set DATASYNC_TOKEN")
-        return cls(arguments.url, token)
+        return cls(arguments.url, token, Known(arguments.ca, arguments.peer))
 
     def get(self, *path: str, **query: str | int | None) -> Any:
         """Return the JSON that the node answers. Raises Refused and LinkError."""
@@ -86,9 +92,7 @@ class ApiClient:
 
         Raises Refused and LinkError.
         """
-        secure = self._url.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(self._url.hostname or "", self._url.port, timeout=TIMEOUT_S)
+        node = connection(self._url, self._known)
         target = "/".join([self._url.path.rstrip("/"), *(quote(part, safe="") for part in path)])
         given = urlencode({name: value for name, value in query.items() if value is not None})
         headers = {"Authorization": f"Bearer {self._token}"}
@@ -96,13 +100,13 @@ class ApiClient:
             headers["Content-Type"] = media
         try:
             with _link_errors(self._url.geturl()):
-                connection.request(method, f"{target}?{given}" if given else target, body, headers)
-                response = connection.getresponse()
+                node.request(method, f"{target}?{given}" if given else target, body, headers)
+                response = node.getresponse()
                 if response.status >= http.client.BAD_REQUEST:
                     raise _refused(response)
             yield response
         finally:
-            connection.close()
+            node.close()
 
 
 def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -119,7 +123,20 @@ def add_api(parser: argparse.ArgumentParser) -> None:
     """Declare where the node is and what token to show it."""
     url = os.environ.get("DATASYNC_URL")
     parser.add_argument(
-        "--url", default=url, required=url is None, help="the node's API, http://host:port (or DATASYNC_URL)"
+        "--url", default=url, required=url is None, help="the node's API, https://host:port (or DATASYNC_URL)"
+    )
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        default=os.environ.get("DATASYNC_CA"),
+        help="authority.pem of the node's operator, to verify the node by (or DATASYNC_CA)",
+    )
+    parser.add_argument(
+        "--peer",
+        metavar="NAME",
+        default=os.environ.get("DATASYNC_PEER", ""),
+        help="the node's name, for one whose certificate does not have the host of the URL (or DATASYNC_PEER)",
     )
     token = parser.add_mutually_exclusive_group()
     token.add_argument("--token", help="other users of this machine can see it; prefer the next, or DATASYNC_TOKEN")

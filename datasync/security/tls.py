@@ -20,31 +20,35 @@ from datasync.security.files import read_private
 from datasync.security.identity import CERTIFICATE_FILE, SIGNING_FILE
 from datasync.security.trust import Trust
 
-SERVERS = frozenset({Role.EDGE, Role.CLOUD, Role.DEVICE, Role.BROKER})
-"""Who may be at the other end of a connection that a node opens: another node, or its broker for it."""
+NODES = frozenset({Role.EDGE, Role.CLOUD, Role.DEVICE})
+BROKERS = NODES | {Role.BROKER}
+"""Who may answer for a node where its broker is called: the broker, or the node with a broker inside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """How one node is called: what to show it, whom to believe, and who it must be."""
+    """How a node is called: what to show it, whom to believe, and who it must be.
 
-    name: NodeName
+    Without a ``name`` any node will do that has the host which the context checks.
+    """
+
+    name: NodeName | None
     trust: Trust = field(repr=False)
     context: ssl.SSLContext = field(repr=False)
     clock: Callable[[], Instant] = field(repr=False)
+    roles: frozenset[Role] = BROKERS
 
     def check(self, certificate: bytes | None) -> None:
-        """Raise PeerRefused unless the certificate (DER) that was shown is that of the node, or of its broker."""
+        """Raise PeerRefused unless the certificate (DER) that was shown is that of who was meant."""
+        meant = self.name or "a node"
         if certificate is None:
-            raise PeerRefused(f"{self.name} was called, and showed no certificate")
+            raise PeerRefused(f"{meant} was called, and showed no certificate")
         try:
             peer = self.trust.verify(certificate, self.clock())
         except SignerUntrusted as error:
-            raise PeerRefused(
-                f"{self.name} was called, and showed a certificate that does not hold: {error}"
-            ) from error
-        if peer.name != self.name or peer.role not in SERVERS:
-            raise PeerRefused(f"{self.name} was called, and {peer.role} {peer.name} answered")
+            raise PeerRefused(f"{meant} was called, and who answered is not believed: {error}") from error
+        if peer.name != (self.name or peer.name) or peer.role not in self.roles:
+            raise PeerRefused(f"{meant} was called, and {peer.role} {peer.name} answered")
 
 
 def calling(trust: Trust, identity: Path | None = None) -> ssl.SSLContext:

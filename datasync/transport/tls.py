@@ -56,7 +56,7 @@ async def secured(sock: socket.socket, caller: Caller) -> TlsSocket:
         caller.check(tls.getpeercert(binary_form=True))
     except ssl.SSLError as error:
         tls.close()
-        raise PeerRefused(f"no TLS with {caller.name}: {error.reason or error}") from error
+        raise PeerRefused(f"no TLS with {caller.name or 'a node'}: {error.reason or error}") from error
     except BaseException:
         tls.close()
         raise

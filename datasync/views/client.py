@@ -6,11 +6,9 @@ schema carries where it ends: :func:`cursor_of` gives the ``after`` of the next 
 
 import io
 import json
-from http.client import HTTPException, HTTPResponse
+from http.client import BAD_REQUEST, HTTPException, HTTPResponse
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import Request, urlopen
 
 import pyarrow as pa
 
@@ -23,35 +21,44 @@ from datasync.domain.errors import (
     RequestError,
     Unauthenticated,
 )
+from datasync.views.connection import Known, connection, is_address
 from datasync.views.formats import ARROW
 
 CURSOR = "datasync.cursor"
 POLICY = "datasync.policy"
 """Keys of the Arrow schema's metadata: the cursor to read on from, and the digest of the policy that decided."""
 
-TIMEOUT_S = 60.0
 PROBLEM_BYTES_MAX = 1 << 20
 
 
-def open_view(url: str, token: str, collection: str, purpose: str, after: int = 0) -> pa.RecordBatchReader:
-    """Return a reader of what the token's worker may read of a collection at the node ``http://host:port``.
+_ANYBODY = Known()
 
-    Close the reader, or read it to its end. Raises Unauthenticated, Forbidden, AccessDenied and NotFound as the node
-    says, RequestError for its other refusals, and LinkError when it cannot be reached; reading raises LinkError when
-    the stream breaks off.
+
+def open_view(
+    url: str, token: str, collection: str, purpose: str, after: int = 0, *, known: Known = _ANYBODY
+) -> pa.RecordBatchReader:
+    """Return a reader of what the token's worker may read of a collection at the node ``https://host:port``.
+
+    ``known`` says how the node is to be known. Close the reader, or read it to its end. Raises Unauthenticated,
+    Forbidden, AccessDenied and NotFound as the node says, RequestError for its other refusals, and LinkError when it
+    cannot be reached, or is another; reading raises LinkError when the stream breaks off.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise RequestError(f"{url!r} is no node's address: write http://host:port")
+    if not is_address(url):
+        raise RequestError(f"{url!r} is no node's address: write https://host:port")
+    address = urlsplit(url)
     query = urlencode({"purpose": purpose, "after": after, "format": ARROW.name})
-    address = f"{url.rstrip('/')}/v1/views/{quote(collection, safe='')}?{query}"
-    request = Request(address, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - the scheme was checked
+    target = f"{address.path.rstrip('/')}/v1/views/{quote(collection, safe='')}?{query}"
+    headers = {"Authorization": f"Bearer {token}", "Connection": "close"}  # the answer keeps the socket, and ends it
+    node = connection(address, known)
     try:
-        response = urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
-    except HTTPError as error:
-        with error:
-            raise _refusal(error.code, error.read(PROBLEM_BYTES_MAX)) from error
-    except (URLError, OSError) as error:
+        node.request("GET", target, headers=headers)
+        response = node.getresponse()
+    except (OSError, HTTPException) as error:
+        node.close()
         raise LinkError(str(error), where=url) from error
+    if response.status >= BAD_REQUEST:
+        with response:
+            raise _refusal(response.status, response.read(PROBLEM_BYTES_MAX))
     return pa.ipc.open_stream(_Body(response))
 
 

@@ -257,7 +257,7 @@ def test_the_client_says_when_there_is_no_node(api, token):
     api.close()
     with pytest.raises(LinkError):
         open_view(url, token, "trips", "service.routing")
-    with pytest.raises(RequestError, match="http://host:port"):
+    with pytest.raises(RequestError, match="https://host:port"):
         open_view("file:///etc/passwd", token, "trips", "service.routing")
 
 
