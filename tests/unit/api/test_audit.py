@@ -60,8 +60,9 @@ def administered(api, kind="administration"):
 
 
 def test_a_worker_that_is_registered_and_revoked_is_logged_and_one_that_is_not_is_not(api):
-    assert api.post("/v1/admin/workers", json={"worker": "router"}).status == 201
-    assert api.post("/v1/admin/workers", json={"worker": "router"}).status == 409
+    registration = {"worker": "router", "expires_days": 1}
+    assert api.post("/v1/admin/workers", json=registration).status == 201
+    assert api.post("/v1/admin/workers", json=registration).status == 409
     assert api.ask("DELETE", "/v1/admin/workers/router").status == 204
     assert api.ask("DELETE", "/v1/admin/workers/router").status == 404
     enrolled, revoked = administered(api)
