@@ -13,7 +13,7 @@ from datasync.api.service import Service
 from datasync.domain.errors import Conflict, NotFound, RequestError
 from datasync.domain.ids import node_name
 from datasync.protocol import bundle
-from datasync.store import audit, policies, segments, workers
+from datasync.store import audit, erasures, policies, segments, workers
 from datasync.store.audit import Event
 from datasync.store.workers import WorkerToken
 
@@ -25,6 +25,7 @@ async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
     backend = call.service.backend
     policy = backend.policy()
     refused = await call.service.read(policies.last_refusal)
+    awaited = await call.service.read(erasures.awaited)
     return models.NodeSummary(
         name=backend.name,
         place=backend.place,
@@ -34,6 +35,7 @@ async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
         policy_revision=policy.revision if policy else None,
         policy_digest=policy.digest if policy else None,
         policy_refused=models.PolicyRefused.model_validate(refused) if refused else None,
+        erasure_awaited=sorted(awaited),
         not_ready=backend.ready(),
     )
 

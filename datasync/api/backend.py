@@ -4,14 +4,14 @@ The API never writes by itself: a node has one writer, its shell, and a change i
 next transaction. Reading has no such need and takes read transactions of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
 from datasync.domain.clock import Instant
-from datasync.domain.ids import NodeName
+from datasync.domain.ids import NodeName, StreamId
 from datasync.domain.tiers import Place
 from datasync.policy.compiled import Policy
 from datasync.security.vault import Vault
@@ -84,6 +84,13 @@ class Backend(Protocol):
 
     async def say_consent(self, purpose: str, given: bool) -> None:
         """Note, at a device, that its subject allows a purpose or no longer does. Raises NotFound, PolicyMissing."""
+        ...
+
+    async def erase(self, device: NodeName, collection: str | None, everything: bool) -> Sequence[StreamId]:
+        """Erase a device's streams, of one collection or of all, here and everywhere; return which those are.
+
+        When it returns, their keys are destroyed here. Raises ErasureForeign where the device's keys are not, NotFound.
+        """
         ...
 
     async def start_handover(self, device: str, target: str) -> None:

@@ -102,6 +102,7 @@ class NodeSummary(Answer):
     policy_revision: int | None
     policy_digest: str | None
     policy_refused: PolicyRefused | None
+    erasure_awaited: Annotated[list[str], Field(description="Who has not confirmed yet that it erased what it must.")]
     not_ready: list[str]
 
 

@@ -54,6 +54,7 @@ STATUS: Mapping[type[errors.DatasyncError], HTTPStatus] = {
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.ConsentForeign: HTTPStatus.FORBIDDEN,
+    errors.ErasureForeign: HTTPStatus.FORBIDDEN,
     errors.AccessDenied: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.CollectionUnknown: HTTPStatus.NOT_FOUND,

@@ -37,7 +37,11 @@ class Service:
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run ``query`` in a thread, inside one read transaction."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
+        return await self.run(lambda: self.read_here(query))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run something that reads by itself in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def policy(self) -> Policy:
         """Return the active policy. Raises PolicyMissing when there is none."""
@@ -50,6 +54,7 @@ class Service:
         """Let the threads finish what they are at, when the application ends."""
         self._threads.shutdown()
 
-    def _read(self, query: Callable[[Connection], T]) -> T:
+    def read_here(self, query: Callable[[Connection], T]) -> T:
+        """Run ``query`` inside one read transaction, in the thread that calls."""
         with self.backend.database.read() as tx:
             return query(tx)

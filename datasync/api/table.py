@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from datasync.api import admin, consent, explain, models, node, views, why
+from datasync.api import admin, consent, explain, held, models, node, subjects, views, why
 from datasync.api.access import Access
 from datasync.api.problems import NotAcceptable, NotReady
 from datasync.api.routes import Content, Route
@@ -11,6 +11,7 @@ from datasync.domain.errors import (
     Busy,
     Conflict,
     ConsentForeign,
+    ErasureForeign,
     HandoverError,
     MessageError,
     NotFound,
@@ -208,6 +209,58 @@ ROUTES = (
         body=Content(model=consent.Choice),
         answer=Content(model=consent.SaidConsent),
         errors=(ConsentForeign, NotFound, Conflict, PolicyMissing),
+    ),
+    Route(
+        method="GET",
+        path="/v1/subjects/{id}/where",
+        summary="What this node holds of a subject, what of it was erased, and which places have confirmed that.",
+        handle=subjects.subject_where,
+        access=Access.ADMIN,
+        parameters=subjects.SubjectPath,
+        answer=Content(model=held.Where),
+        errors=(NotFound,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/subjects/{id}/export",
+        summary="Everything that a device holds of its subject, as a ZIP archive of files and a manifest.",
+        handle=subjects.subject_export,
+        access=Access.ADMIN,
+        parameters=subjects.ExportParameters,
+        answer=Content(("application/zip",)),
+        errors=(ErasureForeign, NotFound),
+    ),
+    Route(
+        method="GET",
+        path="/v1/subjects/{id}/consent",
+        summary="What a subject's streams allow and forbid, as far as this node knows.",
+        handle=subjects.subject_consents,
+        access=Access.ADMIN,
+        parameters=subjects.SubjectPath,
+        answer=Content(model=consent.Consents),
+    ),
+    Route(
+        method="POST",
+        path="/v1/subjects/{id}/consent",
+        summary="Say, at a device alone, whether its subject allows a purpose.",
+        handle=subjects.subject_consent,
+        access=Access.ADMIN,
+        parameters=subjects.SubjectPath,
+        body=Content(model=subjects.ConsentSaid),
+        answer=Content(model=consent.SaidConsent),
+        errors=(ConsentForeign, ErasureForeign, NotFound, Conflict, PolicyMissing),
+    ),
+    Route(
+        method="POST",
+        path="/v1/subjects/{id}/erase",
+        summary="Erase a subject's streams, at its device (of a plain device, at its edge), and from there everywhere.",
+        handle=subjects.subject_erase,
+        access=Access.ADMIN,
+        parameters=subjects.SubjectPath,
+        body=Content(model=subjects.EraseRequest),
+        status=HTTPStatus.ACCEPTED,
+        answer=Content(model=subjects.Erasing),
+        errors=(ErasureForeign, NotFound),
     ),
     Route(
         method="GET",

@@ -119,11 +119,12 @@ def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield piece
 
 
-def add_api(parser: argparse.ArgumentParser) -> None:
-    """Declare where the node is and what token to show it."""
+def add_api(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Declare where the node is and what token to show it; not ``required`` where there is another way to it."""
     url = os.environ.get("DATASYNC_URL")
+    needed = required and url is None
     parser.add_argument(
-        "--url", default=url, required=url is None, help="the node's API, https://host:port (or DATASYNC_URL)"
+        "--url", default=url, required=needed, help="the node's API, https://host:port (or DATASYNC_URL)"
     )
     parser.add_argument(
         "--ca",

@@ -21,6 +21,7 @@ COMMANDS = {
     "broker": ("datasync.cli.broker", "make the configuration of an edge's or a cloud's Mosquitto"),
     "view": ("datasync.cli.view", "read what a worker may see of a collection"),
     "consent": ("datasync.cli.consent", "list what subjects allow; at a device, give and withdraw consent"),
+    "subject": ("datasync.cli.subject", "a subject's rights: where its data is, a copy of it, and that it be erased"),
     "status": ("datasync.cli.status", "show a node: policy, devices, edges, handovers"),
     "why": ("datasync.cli.why", "say why a worker sees a stored segment or row, or does not"),
     "handover": ("datasync.cli.handover", "start, list and show handovers"),

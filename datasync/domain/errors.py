@@ -309,7 +309,7 @@ class ConsentForeign(RequestError):
 
 
 class ErasureForeign(RequestError):
-    """Only the subject's own device may have its streams erased."""
+    """Only the subject's own device may do this with its streams."""
 
     code = "ERASURE_FOREIGN"
 

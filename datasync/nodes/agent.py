@@ -19,20 +19,20 @@ from sqlalchemy import Connection
 
 from datasync.domain import limits
 from datasync.domain.errors import HandoverError, NodeStopped, PolicyMissing
-from datasync.domain.ids import node_name
+from datasync.domain.ids import StreamId, node_name
 from datasync.handover.whereabouts import Whereabouts
 from datasync.nodes.config import DeviceConfig
 from datasync.nodes.config_file import load
 from datasync.nodes.device import DeviceNode
 from datasync.nodes.local_view import LocalView
-from datasync.nodes.node import Change, ConsentInput, Input, Move, Record
+from datasync.nodes.node import Change, ConsentInput, Erase, Input, Move, Record
 from datasync.nodes.recording import pieces
 from datasync.nodes.run import Opened, device_api, device_shell, offer_policy, opened, sole
 from datasync.nodes.shell import Shell, system_clock
 from datasync.policy.compiled import Policy
 from datasync.policy.projection import to_batch
 from datasync.security.identity import Role
-from datasync.store import consents, segments
+from datasync.store import consents, erasures, segments
 from datasync.store.segments import State
 from datasync.sync.capture import recorded
 
@@ -106,6 +106,20 @@ class Device:
     def consent(self, purpose: str, *, given: bool) -> None:
         """Note, durably, that the subject allows a purpose or no longer does; it travels with the streams."""
         self._result(self._ask(lambda ticket: ConsentInput(ticket, purpose, given)))
+
+    def erase(self, collection: str | None = None, *, everything: bool = False) -> list[StreamId]:
+        """Erase what the subject recorded, of one collection or of all, here and in every other place.
+
+        When it returns, the streams' keys are destroyed on this device, and the other places are told for as long as it
+        takes; :meth:`erasure_awaited` says how far that is. What is private to the user goes with ``everything``
+        alone. Raises NotFound when nothing of the collection was recorded. Returns the streams.
+        """
+        return list(self._result(self._ask(lambda ticket: Erase(ticket, None, collection, everything))))
+
+    def erasure_awaited(self) -> set[str]:
+        """Return the places that have not yet confirmed that they erased what this subject wanted erased."""
+        with self.read() as tx:
+            return erasures.awaited(tx)
 
     def recorded(self, collection: str) -> int:
         """Return how many rows of a collection are durable here: where a program goes on after a restart."""

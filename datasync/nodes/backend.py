@@ -1,17 +1,18 @@
 """A running node as its HTTP API sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
 from datasync.domain.clock import Instant
-from datasync.domain.ids import NodeName, node_name, operator_of
+from datasync.domain.ids import NodeName, StreamId, node_name, operator_of
 from datasync.domain.tiers import Place
-from datasync.nodes.node import Activate, Change, ConsentInput, Install, StartHandover
+from datasync.nodes.node import Activate, Change, ConsentInput, Erase, Install, Revoke, StartHandover
 from datasync.nodes.shell import Shell, system_clock
 from datasync.policy.compiled import Policy
+from datasync.security.revocation import RevocationList
 from datasync.security.vault import Vault
 from datasync.store.database import Database
 
@@ -79,9 +80,19 @@ class NodeBackend:
         policy: Policy = await self._shell.ask(lambda ticket: Install(ticket, bundle))
         return policy
 
+    async def revoke(self, revocations: bytes) -> RevocationList:
+        """Take a signed revocation list and pass it on. Raises MessageError and its kinds."""
+        listed: RevocationList = await self._shell.ask(lambda ticket: Revoke(ticket, revocations))
+        return listed
+
     async def say_consent(self, purpose: str, given: bool) -> None:
         """Note, at a device, that its subject allows a purpose or no longer does. Raises NotFound, PolicyMissing."""
         await self._shell.ask(lambda ticket: ConsentInput(ticket, purpose, given))
+
+    async def erase(self, device: NodeName, collection: str | None, everything: bool) -> Sequence[StreamId]:
+        """Erase a device's streams here and everywhere; return which. Raises ErasureForeign, NotFound."""
+        erased: Sequence[StreamId] = await self._shell.ask(lambda ticket: Erase(ticket, device, collection, everything))
+        return erased
 
     async def start_handover(self, device: str, target: str) -> None:
         """Begin to move a device to another edge. Raises NotFound or HandoverError when that cannot be."""

@@ -12,6 +12,7 @@ from typing import ClassVar
 from datasync.domain.errors import (
     DatasyncError,
     EpochStale,
+    ErasureForeign,
     MessageError,
     NotAttached,
     SignerForeign,
@@ -19,14 +20,28 @@ from datasync.domain.errors import (
 )
 from datasync.domain.ids import NodeName, operator_of
 from datasync.domain.tiers import Place
+from datasync.handover.machine import NEVER
 from datasync.handover.states import EdgeState
+from datasync.nodes import subject
 from datasync.nodes.auditing import Witnessed
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.erasing import EdgeErasing
 from datasync.nodes.forwarding import Forwarding
 from datasync.nodes.gateway import Gateway
-from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, Revoke, StartHandover, Turn
+from datasync.nodes.node import (
+    Activate,
+    Erase,
+    Input,
+    Install,
+    Kit,
+    LinkChange,
+    Node,
+    Outgoing,
+    Revoke,
+    StartHandover,
+    Turn,
+)
 from datasync.nodes.purging import Purging
 from datasync.nodes.replays import LatestBeacons
 from datasync.nodes.retention import Retention
@@ -119,6 +134,8 @@ class EdgeNode(Node):
             case StartHandover(ticket, device, target):
                 self._source.prepare(turn, device, target)
                 turn.effects.answers[ticket] = None
+            case Erase():
+                self._erase(turn, command)
             case Activate(ticket, source):
                 turn.effects.answers[ticket] = self._rollout.activate(turn, source)
             case Install(ticket, bundle):
@@ -233,6 +250,16 @@ class EdgeNode(Node):
         taken = take_consents(turn.tx, self.place, change.statements, known)
         ack = ConsentAck(incarnation=change.incarnation, epoch=change.epoch, consents=taken)
         self.send(turn, turn.arrival.link, topics.device_down(peer.name), ack)
+
+    def _erase(self, turn: Turn, asked: Erase) -> None:
+        device = asked.device or self.name
+        account = self._roster.load(turn, device)
+        if account.known != NEVER or account.state is not EdgeState.ACTIVE:
+            raise ErasureForeign(f"{self.name} has no keys of {device}'s streams", fix="ask the subject's own device")
+        key, wanted = self._gateway.stream_key(device), subject.Wanted(asked.collection, asked.everything)
+        erased = [each.stream for each in subject.state(turn, self, self._erasing, device, key, wanted)]
+        self._erasing.everywhere(turn, erased)
+        self._erasing.answer(asked.ticket, erased)
 
     def _on_beacon(self, turn: Turn, peer: Peer, beacon: Beacon) -> None:
         if turn.arrival.link != BACKBONE or peer.name == self.name:

@@ -83,18 +83,21 @@ class Erasing:
         self._shred_due_ms: int | None = 0
         self._askers: dict[Asker, set[StreamId]] = {}
         self._news: dict[StreamId, set[str]] = {}
+        self._tickets: dict[int, tuple[StreamId, ...]] = {}
         node.on(Erase, self._on_erase, *roles)
         node.on(Erased, self._on_erased, *roles)
 
-    @property
-    def is_shredding(self) -> bool:
-        """Whether there are keys that are still to be destroyed."""
-        return self._shred_due_ms is not None
+    def answer(self, ticket: int, erased: Iterable[StreamId]) -> None:
+        """Answer who asked here, when the keys here are destroyed."""
+        self._tickets[ticket] = tuple(erased)
 
     def duties(self, turn: Turn) -> None:
         """Destroy the keys of what was erased in transactions before this one, and tell who asked what is new."""
         if self._shred_due_ms is not None and turn.now.steady_ms >= self._shred_due_ms:
             self._shred(turn)
+        if self._shred_due_ms is None:
+            turn.effects.answers.update(self._tickets)
+            self._tickets.clear()
         turn.effects.wake(self._shred_due_ms)
         for asker, asked in self._askers.items():
             if fresh := asked & self._news.keys():

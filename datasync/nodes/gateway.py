@@ -8,6 +8,7 @@ arrive at least once.
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -65,16 +66,18 @@ class Gateway:
             served = Account(address.owner, state=EdgeState.ACTIVE, registered=True, since_ms=turn.now.wall_ms)
             self._roster.save(turn, served)
 
+    def stream_key(self, device: NodeName) -> Callable[[str, Tier, int], Ed25519PrivateKey]:
+        """Return what gives the keys of a plain device's streams."""
+        identity = self._node.kit.identity
+        return lambda collection, tier, generation: identity.stream_key(f"{device}/{collection}", tier, generation)
+
     def _captor(self, device: NodeName) -> Captor:
         identity = self._node.kit.identity
-
-        def stream_key(collection: str, tier: Tier, generation: int) -> Ed25519PrivateKey:
-            return identity.stream_key(f"{device}/{collection}", tier, generation)
 
         def pseudonym_key(transform: str, period: int) -> bytes:
             return identity.pseudonym_key(f"{device}/{transform}", period)
 
-        return Captor(device, Place.EDGE, self._node.kit.vault, stream_key, pseudonym_key, {})
+        return Captor(device, Place.EDGE, self._node.kit.vault, self.stream_key(device), pseudonym_key, {})
 
 
 def _rows(payload: bytes) -> list[dict[str, Any]]:

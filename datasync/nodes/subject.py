@@ -4,7 +4,7 @@ What was recorded until then is captured first, so that it goes too. The stateme
 told, and the device's rows go in the same transaction; what is recorded from then on goes into new streams, which
 nobody can link to the old ones. The device then tells its edge, whichever that is, again and again, until every place
 has signed that nothing is left. It expects that of each edge it ever attached to, of the cloud, and of those that the
-edge names.
+edge names. Of a plain device, which signs nothing, its edge has the keys, and does this at its administrator's word.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from datasync.domain.errors import NotFound
-from datasync.domain.ids import NodeName, StreamId, stream_id
+from datasync.domain.ids import NodeName, stream_id
 from datasync.domain.tiers import Place, Tier
 from datasync.nodes.erasing import Erasing, Pursuit, way_to
 from datasync.nodes.node import Erase as EraseInput
@@ -73,7 +73,6 @@ class Wishes(Erasing):
         super().__init__(node, Role.EDGE)
         self._began_anew = began_anew
         self._pursuit = Pursuit(None)
-        self._tickets: dict[int, tuple[StreamId, ...]] = {}
 
     def wish(self, turn: Turn, asked: EraseInput, edges: Iterable[NodeName]) -> None:
         """Erase what is asked; the answer, once the keys here are destroyed, is the streams. Raises NotFound."""
@@ -83,7 +82,7 @@ class Wishes(Erasing):
         erasures.expect(turn.tx, within, edges)
         self._began_anew(turn)
         self._pursuit.soon(turn.now)
-        self._tickets[asked.ticket] = tuple(each.stream for each in doomed)
+        self.answer(asked.ticket, [each.stream for each in doomed])
 
     def tell(self, turn: Turn, edge: NodeName) -> None:
         """Tell the present edge what is awaited, if it is time."""
@@ -92,13 +91,6 @@ class Wishes(Erasing):
     def tell_again(self, turn: Turn) -> None:
         """Another edge serves the device, or the same one again."""
         self._pursuit.soon(turn.now)
-
-    def duties(self, turn: Turn) -> None:
-        """Destroy keys, and answer who waited for that."""
-        super().duties(turn)
-        if not self.is_shredding:
-            turn.effects.answers.update(self._tickets)
-            self._tickets.clear()
 
     def _on_erase(self, turn: Turn, peer: Peer, message: Erase) -> None:
         """An edge repeats what this device once said: one that was restored from an old copy has forgotten it."""

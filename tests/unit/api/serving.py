@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +17,8 @@ from sqlalchemy import Connection
 
 from datasync.api.app import application
 from datasync.domain.clock import HybridTime, Instant
-from datasync.domain.errors import HandoverError, NotFound, SignatureInvalid
-from datasync.domain.ids import NodeName
+from datasync.domain.errors import ErasureForeign, HandoverError, NotFound, SignatureInvalid
+from datasync.domain.ids import NodeName, StreamId
 from datasync.domain.tiers import Place, Tier
 from datasync.policy.compiled import Policy
 from datasync.policy.loading import load
@@ -86,6 +86,7 @@ class Node:
         self.registry = CollectorRegistry()
         self.not_ready: list[str] = []
         self.at = NOW
+        self.wanted: list[tuple[str, str | None, bool]] = []
         self._policy: Policy | None = None
         self._stamp = HybridTime(NOW.wall_ms, 0)
 
@@ -128,6 +129,12 @@ class Node:
         self._stamp = self._stamp.tick(NOW)
         now = Said(given, self._stamp)
         self._write(lambda tx: consents.put_said(tx, consents.said(tx) | {purpose: now}))
+
+    async def erase(self, device: NodeName, collection: str | None, everything: bool) -> Sequence[StreamId]:
+        if self.place is not Place.DEVICE:
+            raise ErasureForeign(f"{self.name} has no keys of {device}'s streams")
+        self.wanted.append((device, collection, everything))
+        return [StreamId("a" * 32)]
 
     async def start_handover(self, device: str, target: str) -> None:
         with self.database.read() as tx:

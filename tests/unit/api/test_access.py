@@ -58,7 +58,7 @@ def test_the_administrator_opens_no_view(api):
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.access is Access.ADMIN], ids=lambda r: f"{r.method} {r.path}")
 def test_a_worker_may_not_administrate(api, route):
     token = api.node.enrol("router")
-    path = route.path.format(worker="router", purpose="improve.train")
+    path = route.path.format(worker="router", purpose="improve.train", id="watch-1")
     assert api.ask(route.method, path, token=token).problem() == (403, "FORBIDDEN")
     assert api.ask(route.method, path, token=None).problem() == (401, "UNAUTHENTICATED")
 
