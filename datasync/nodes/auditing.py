@@ -7,6 +7,8 @@ ways: the countersignature, which nobody there can make, names an entry that the
 the edge speaks again, the cloud has heard another story before.
 """
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
 from datasync.domain.clock import HybridTime, Instant
@@ -23,9 +25,31 @@ from datasync.security.trust import Peer, Trust
 from datasync.store import audit, heads
 from datasync.store.audit import Event
 from datasync.store.chain import Head
-from datasync.store.heads import LOGS, Countersignature, Verdict
+from datasync.store.heads import LOGS, Countersignature, Said, Verdict
 
 INTERVAL_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Witnesses:
+    """Who can say more of a node's logs than they themselves: its cloud, of whom something is kept, or was told.
+
+    ``cloud`` None: whichever countersigned. ``told`` is what the cloud printed of what this node said to it.
+    """
+
+    node: NodeName
+    trust: Trust
+    cloud: NodeName | None = None
+    told: tuple[Said, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """By log the number of its entries and up to which the cloud countersigned it; and what is wrong, if anything."""
+
+    entries: dict[str, int]
+    countersigned: dict[str, int]
+    wrong: list[str]
 
 
 class Witnessed:
@@ -90,6 +114,25 @@ class Witness:
             turn.effects.alarms.append(
                 f"{peer.name}: its log {log} ends with entry {head.number}, which contradicts what it said before"
             )
+
+
+def find(tx: Connection, witnesses: Witnesses | None) -> Findings:
+    """Look for edits and deletions in a node's logs: in their chains, and by what witnesses there are."""
+    entries = {name: log.chain.head(tx).number for name, log in LOGS.items()}
+    wrong = [f"the log {name}: {found}" for name, log in LOGS.items() if (found := log.verify(tx)) is not None]
+    if witnesses is None:
+        return Findings(entries, {}, wrong)
+    countersigned, kept = [], heads.countersignature(tx)
+    if kept is not None:
+        try:
+            countersigned = opened(kept, witnesses.trust, witnesses.cloud, witnesses.node).heads
+        except MessageError as error:
+            wrong.append(f"the countersignature does not hold: {error}")
+    told = [LogHead(log=each.log, number=each.number, hash=each.hash) for each in witnesses.told]
+    for ends, whose in ((countersigned, "the cloud countersigned"), (told, "the cloud was told")):
+        if (found := difference(tx, ends)) is not None:
+            wrong.append(f"{found}, compared with what {whose}")
+    return Findings(entries, {each.log: each.number for each in countersigned}, wrong)
 
 
 def own_heads(tx: Connection) -> list[LogHead]:
