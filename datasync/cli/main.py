@@ -25,7 +25,7 @@ COMMANDS = {
     "status": ("datasync.cli.status", "show a node: policy, devices, edges, handovers"),
     "why": ("datasync.cli.why", "say why a worker sees a stored segment or row, or does not"),
     "handover": ("datasync.cli.handover", "start, list and show handovers"),
-    "audit": ("datasync.cli.audit", "show the log of what was read, and find any change in it"),
+    "audit": ("datasync.cli.audit", "show the logs of what was read and administered, and find any change in them"),
     "keys": ("datasync.cli.keys", "make, list and rotate the key that a node's data keys are wrapped under"),
     "db": ("datasync.cli.db", "bring a database's schema up, or compare it with this version's"),
 }
