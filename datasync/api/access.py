@@ -12,7 +12,7 @@ from functools import partial
 from aiohttp import web
 
 from datasync.api.service import Service
-from datasync.domain.errors import Forbidden, Unauthenticated
+from datasync.domain.errors import Forbidden, PurposeForbidden, Unauthenticated
 from datasync.store import workers
 
 TOKEN_CHARACTERS_MAX = 512
@@ -33,6 +33,15 @@ class Caller:
 
     is_admin: bool = False
     worker: str | None = None
+    purposes: tuple[str, ...] | None = None
+
+    def check_purpose(self, purpose: str) -> None:
+        """Raise PurposeForbidden when the token was given for other purposes."""
+        if self.purposes is not None and purpose not in self.purposes:
+            raise PurposeForbidden(
+                f"the token of worker {self.worker} is for {', '.join(self.purposes)}, not for {purpose}",
+                fix="use the token that was given for it",
+            )
 
 
 async def admit(request: web.Request, service: Service, access: Access) -> Caller:
@@ -63,7 +72,7 @@ async def _caller(token: str, service: Service) -> Caller:
     found = await service.read(partial(workers.by_token, hashed=hashed, now=service.backend.now()))
     if found is None:
         raise Unauthenticated("the token is unknown here, was revoked or has expired")
-    return Caller(worker=found.worker_id)
+    return Caller(worker=found.worker_id, purposes=found.purposes)
 
 
 def _token(request: web.Request) -> str:

@@ -13,6 +13,7 @@ from datasync.api.service import Service
 from datasync.domain.errors import Conflict, NotFound, RequestError
 from datasync.domain.ids import node_name
 from datasync.protocol import bundle
+from datasync.security.certificates import expiry_warning
 from datasync.store import audit, erasures, policies, segments, workers
 from datasync.store.audit import Event
 from datasync.store.workers import WorkerToken
@@ -35,6 +36,9 @@ async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
         policy_revision=policy.revision if policy else None,
         policy_digest=policy.digest if policy else None,
         policy_refused=models.PolicyRefused.model_validate(refused) if refused else None,
+        revocations={each.operator: each.number for each in backend.revocations()},
+        certificate_expires_ms=backend.certificate_expires_ms,
+        certificate_warning=expiry_warning(backend.certificate_expires_ms, backend.now()),
         erasure_awaited=sorted(awaited),
         not_ready=backend.ready(),
     )
@@ -69,12 +73,12 @@ async def register_worker(call: Call[Parameters, models.Registration]) -> models
     """Register a worker and return its token. Raises Conflict for one that is registered."""
     token = secrets.token_urlsafe(32)
     now_ms = call.service.backend.now().wall_ms
-    days = call.body.expires_days
     row = WorkerToken(
         worker_id=call.body.worker,
         token_hash=workers.token_hash(token),
         created_ms=now_ms,
-        expires_ms=None if days is None else now_ms + days * DAY_MS,
+        expires_ms=now_ms + call.body.expires_days * DAY_MS,
+        purposes=None if call.body.purposes is None else tuple(call.body.purposes),
     )
 
     def change(tx: Connection) -> None:
@@ -89,6 +93,7 @@ async def register_worker(call: Call[Parameters, models.Registration]) -> models
         worker=row.worker_id,
         token=token,
         expires_ms=row.expires_ms,
+        purposes=call.body.purposes,
         in_policy=row.worker_id in _named(call.service),
     )
 
@@ -104,6 +109,12 @@ async def revoke_worker(call: Call[models.WorkerPath, None]) -> web.Response:
 
     await call.service.backend.write(change)
     return web.Response(status=204)
+
+
+async def take_revocations(call: Call[Parameters, bytes]) -> models.Revocations:
+    """Take the revocation list in the body and pass it on. Raises MessageError and its kinds; nothing then changes."""
+    listed = await call.service.backend.revoke(call.body)
+    return models.Revocations(operator=listed.operator, number=listed.number, certificates=len(listed.revoked))
 
 
 async def list_policies(call: Call[Parameters, None]) -> models.Policies:

@@ -14,6 +14,7 @@ from datasync.domain.clock import Instant
 from datasync.domain.ids import NodeName, StreamId
 from datasync.domain.tiers import Place
 from datasync.policy.compiled import Policy
+from datasync.security.revocation import RevocationList
 from datasync.security.vault import Vault
 from datasync.store.database import Database
 
@@ -80,6 +81,19 @@ class Backend(Protocol):
 
     async def install_policy(self, bundle: bytes) -> Policy:
         """Do the same with a policy that was signed elsewhere. Raises MessageError and its kinds, PolicyError."""
+        ...
+
+    @property
+    def certificate_expires_ms(self) -> int:
+        """Until when the node's certificate is valid, wall time in milliseconds since 1970."""
+        ...
+
+    def revocations(self) -> Sequence[RevocationList]:
+        """Return the revocation lists that the node knows."""
+        ...
+
+    async def revoke(self, revocations: bytes) -> RevocationList:
+        """Take a signed revocation list and pass it on. Raises MessageError and its kinds."""
         ...
 
     async def say_consent(self, purpose: str, given: bool) -> None:

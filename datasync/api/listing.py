@@ -78,9 +78,18 @@ def edges(tx: Connection, page: models.Page) -> models.Edges:
 def workers(tx: Connection, page: models.Page, in_policy: frozenset[str]) -> models.Workers:
     """Return the registered workers by name; ``in_policy`` are those that the active policy names."""
     table = tables.workers
-    query = select(table.c.worker_id.label("worker"), table.c.created_ms, table.c.expires_ms)
+    query = select(table.c.worker_id.label("worker"), table.c.created_ms, table.c.expires_ms, table.c.purposes)
     rows, following = _page(tx, query, table.c.worker_id, page)
-    listed = [models.WorkerSummary(**row._mapping, in_policy=row.worker in in_policy) for row in rows]
+    listed = [
+        models.WorkerSummary(
+            worker=row.worker,
+            created_ms=row.created_ms,
+            expires_ms=row.expires_ms,
+            purposes=None if row.purposes is None else json.loads(row.purposes),
+            in_policy=row.worker in in_policy,
+        )
+        for row in rows
+    ]
     return models.Workers(workers=listed, next=following)
 
 

@@ -11,7 +11,9 @@ from datasync.store.audit import Event
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
 VIEW_ROWS_MAX = 10_000_000
+TOKEN_DAYS = 30
 TOKEN_DAYS_MAX = 3_650
+PURPOSES_MAX = 64
 
 
 class FormatName(StrEnum):
@@ -102,6 +104,9 @@ class NodeSummary(Answer):
     policy_revision: int | None
     policy_digest: str | None
     policy_refused: PolicyRefused | None
+    revocations: Annotated[dict[str, int], Field(description="By operator, the number of its revocation list.")]
+    certificate_expires_ms: int
+    certificate_warning: Annotated[str | None, Field(description="Said when the certificate expires soon.")]
     erasure_awaited: Annotated[list[str], Field(description="Who has not confirmed yet that it erased what it must.")]
     not_ready: list[str]
 
@@ -162,6 +167,7 @@ class WorkerSummary(Answer):
     worker: str
     created_ms: int
     expires_ms: int | None
+    purposes: list[str] | None
     in_policy: bool
 
 
@@ -176,8 +182,10 @@ class Registration(Body):
     """A worker to register."""
 
     worker: WorkerName
-    expires_days: Annotated[
-        int | None, Field(ge=1, le=TOKEN_DAYS_MAX, description="Left out, the token stays valid until it is revoked.")
+    expires_days: Annotated[int, Field(ge=1, le=TOKEN_DAYS_MAX)] = TOKEN_DAYS
+    purposes: Annotated[
+        list[Word] | None,
+        Field(min_length=1, max_length=PURPOSES_MAX, description="Left out, all purposes that the policy allows."),
     ] = None
 
 
@@ -187,7 +195,16 @@ class Registered(Answer):
     worker: str
     token: str
     expires_ms: int | None
+    purposes: list[str] | None
     in_policy: bool
+
+
+class Revocations(Answer):
+    """A revocation list that is in force here."""
+
+    operator: str
+    number: int
+    certificates: int
 
 
 class Policies(Answer):

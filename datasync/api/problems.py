@@ -70,6 +70,7 @@ STATUS: Mapping[type[errors.DatasyncError], HTTPStatus] = {
     errors.PolicyRevisionConflict: HTTPStatus.CONFLICT,
     errors.PolicyKeyMissing: HTTPStatus.CONFLICT,
     errors.PolicyError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.RevocationStale: HTTPStatus.CONFLICT,
     errors.MessageError: HTTPStatus.BAD_REQUEST,
     errors.SegmentInvalid: HTTPStatus.INTERNAL_SERVER_ERROR,  # what is stored here: no request is to blame
     errors.HandoverError: HTTPStatus.CONFLICT,

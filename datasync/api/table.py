@@ -20,9 +20,11 @@ from datasync.domain.errors import (
     PolicyMissing,
     PolicyRevisionConflict,
     PolicyRevisionStale,
+    PurposeForbidden,
+    RevocationStale,
 )
 from datasync.domain.limits import BUNDLE_BYTES_MAX
-from datasync.protocol import bundle
+from datasync.protocol import bundle, revocations
 from datasync.views.formats import FORMATS
 
 YAML = ("application/yaml", "application/x-yaml", "text/yaml")
@@ -93,7 +95,7 @@ ROUTES = (
         access=Access.WORKER,
         parameters=models.ViewParameters,
         answer=Content(tuple(kind.content_type for kind in FORMATS)),
-        errors=(AccessDenied, NotFound, NotAcceptable, PolicyMissing, Busy),
+        errors=(AccessDenied, PurposeForbidden, NotFound, NotAcceptable, PolicyMissing, Busy),
         headers=views.HEADERS,
     ),
     Route(
@@ -170,6 +172,17 @@ ROUTES = (
         status=HTTPStatus.NO_CONTENT,
         answer=None,
         errors=(NotFound,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/revocations",
+        summary="Take an authority's signed revocation list and pass it on; an older one is refused.",
+        handle=admin.take_revocations,
+        access=Access.ADMIN,
+        body=Content((revocations.MEDIA_TYPE,), bytes_max=revocations.LIST_BYTES_MAX),
+        status=HTTPStatus.CREATED,
+        answer=Content(model=models.Revocations),
+        errors=(MessageError, RevocationStale),
     ),
     Route(
         method="GET",

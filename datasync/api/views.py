@@ -73,6 +73,7 @@ class _Reading:
 async def open_view(call: Call[models.ViewParameters, None]) -> web.StreamResponse:
     """Stream what the caller may read. Raises AccessDenied, Forbidden, NotFound, NotAcceptable and Busy."""
     service, asked = call.service, call.parameters
+    call.caller.check_purpose(asked.purpose)
     policy = service.policy()
     reader = reader_here(service, policy, call.caller.worker or "")
     logged = Logged(service.backend, Shown(policy, reader.id, asked.collection, asked.purpose))

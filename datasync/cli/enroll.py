@@ -16,6 +16,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from datasync.api.models import TOKEN_DAYS
+from datasync.cli import enroll_again
 from datasync.cli.api_client import ApiClient, add_api
 from datasync.cli.output import add_json, print_fields, print_json
 from datasync.domain.errors import ConfigError
@@ -41,13 +43,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         _configure_node(kinds.add_parser(role.value, help=f"make the identity of {_article(role)}"), role)
     worker = kinds.add_parser("worker", help="give a worker of the active policy its token at a node")
     worker.add_argument("worker", help="the worker's name in the policy")
-    worker.add_argument("--days", type=_days, help="how long the token is valid (default: until it is revoked)")
+    worker.add_argument("--days", type=_days, default=TOKEN_DAYS, help="how long it is valid (default: %(default)s)")
+    worker.add_argument(
+        "--purpose", action="append", help="a purpose it is for (default: all that the policy allows); repeatable"
+    )
     add_api(worker)
     add_json(worker)
     worker.set_defaults(run=_enroll_worker)
     admin = kinds.add_parser("admin", help="make an administrator's token, and the hash for a node's configuration")
     add_json(admin)
     admin.set_defaults(run=_make_admin_token)
+    enroll_again.configure(kinds)
 
 
 def _configure_authority(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +116,7 @@ def _enroll_policy_key(arguments: argparse.Namespace) -> int:
     authority = Authority.load(arguments.authority)
     key = authority.enrol(NodeName(arguments.name), Role.POLICY, now=system_clock(), days=arguments.days)
     key.save(folder)
+    enroll_again.note_issued(arguments.authority, key)
     if arguments.json:
         print_json({"name": key.name, "role": key.role.value, "policy_key": str(folder)})
     else:
@@ -130,11 +137,14 @@ def _enroll_node(arguments: argparse.Namespace) -> int:
     name, now, days = NodeName(arguments.name), system_clock(), arguments.days
     enrolled = authority.enrol(name, arguments.role, now=now, days=days, hosts=arguments.host)
     enrolled.save(identity)
+    enroll_again.note_issued(arguments.authority, enrolled)
     load_or_create_node_key(node_key, secrets.token_bytes)
     for operator, pem in trusted.items():
         write_private(trust / f"{operator}.pem", pem)
     if arguments.role is not Role.DEVICE:
-        authority.enrol(name, Role.BROKER, now=now, days=days, hosts=arguments.host).save(broker)
+        own_broker = authority.enrol(name, Role.BROKER, now=now, days=days, hosts=arguments.host)
+        own_broker.save(broker)
+        enroll_again.note_issued(arguments.authority, own_broker)
     written = {"identity": str(identity), "trust": str(trust), "node_key": str(node_key)}
     if arguments.json:
         print_json({"name": enrolled.name, "role": enrolled.role.value, **written})
@@ -153,7 +163,7 @@ def _authorities(paths: Sequence[Path]) -> dict[str, bytes]:
 
 
 def _enroll_worker(arguments: argparse.Namespace) -> int:
-    registration = {"worker": arguments.worker, "expires_days": arguments.days}
+    registration = {"worker": arguments.worker, "expires_days": arguments.days, "purposes": arguments.purpose}
     registered = ApiClient.of(arguments).post("v1", "admin", "workers", document=registration)
     if not registered["in_policy"]:
         print(

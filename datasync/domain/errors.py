@@ -302,6 +302,12 @@ class Forbidden(RequestError):
     code = "FORBIDDEN"
 
 
+class PurposeForbidden(Forbidden):
+    """The token is for other purposes."""
+
+    code = "PURPOSE_FORBIDDEN"
+
+
 class ConsentForeign(RequestError):
     """Only the subject's own device may say what the subject allows."""
 

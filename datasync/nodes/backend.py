@@ -80,6 +80,15 @@ class NodeBackend:
         policy: Policy = await self._shell.ask(lambda ticket: Install(ticket, bundle))
         return policy
 
+    @property
+    def certificate_expires_ms(self) -> int:
+        """Until when the node's certificate is valid."""
+        return self._shell.node.kit.identity.validity.last_ms
+
+    def revocations(self) -> Sequence[RevocationList]:
+        """Return the revocation lists that the node knows."""
+        return self._shell.node.kit.trust.revocations
+
     async def revoke(self, revocations: bytes) -> RevocationList:
         """Take a signed revocation list and pass it on. Raises MessageError and its kinds."""
         listed: RevocationList = await self._shell.ask(lambda ticket: Revoke(ticket, revocations))

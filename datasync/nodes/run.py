@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from datasync.api.app import application
 from datasync.domain.errors import ConfigError
@@ -32,6 +32,8 @@ from datasync.nodes.roster import Patience
 from datasync.nodes.shell import Shell, system_clock
 from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.policy.loading import load as load_policy
+from datasync.protocol.revocations import LIST_BYTES_MAX
+from datasync.security.certificates import expiry_warning
 from datasync.security.files import read_file
 from datasync.security.identity import Identity, Role
 from datasync.security.tls import Caller, calling, listening
@@ -85,12 +87,30 @@ def opened(config: NodeConfig, role: Role) -> Iterator[Opened]:
         database = Database.open(config.database, exclusive=True)
         try:
             vault = Vault(node_key, SqlKeyShelf(keys), os.urandom)
-            kit = Kit(identity, trust, vault, os.urandom, config.window_bytes, config.retry_ms)
-            yield Opened(kit, database, CollectorRegistry())
+            lists = tuple(_lists(config.trust))
+            kit = Kit(identity, trust, vault, os.urandom, config.window_bytes, config.retry_ms, lists)
+            yield Opened(kit, database, _watched(identity))
         finally:
             database.close()
     finally:
         keys.close()
+
+
+def _lists(trust: Path) -> Iterator[bytes]:
+    """Read the revocation lists beside the authorities' certificates; nodes judge them as they judge any."""
+    for path in sorted(trust.glob("*.cose")):
+        with path.open("rb") as file:
+            yield file.read(LIST_BYTES_MAX + 1)
+
+
+def _watched(identity: Identity) -> CollectorRegistry:
+    """Return where metrics go, with the one that tells until when the node is itself; and say if that is soon."""
+    registry, last_ms = CollectorRegistry(), identity.validity.last_ms
+    gauge = Gauge("datasync_certificate_expires_seconds", "When the node's certificate expires", registry=registry)
+    gauge.set(last_ms / 1000)
+    if warning := expiry_warning(last_ms, system_clock()):
+        _log.warning("%s: %s", identity.name, warning)
+    return registry
 
 
 def device_shell(config: DeviceConfig, base: Opened) -> Shell:

@@ -32,6 +32,9 @@ from datasync.security import points
 SEALING_KEY_OID = x509.ObjectIdentifier("2.25.270668046671431610734873668318155159067")
 """The extension with a node's X25519 public key, a DER OCTET STRING of 32 bytes. The arc 2.25 needs no registry."""
 
+EXPIRY_WARNING_MS = 30 * 86_400_000
+"""How long before its end a certificate is called to be renewed."""
+
 BACKDATED_MS = 300_000
 """How long before its issue a certificate becomes valid, for nodes whose clocks are behind."""
 
@@ -212,6 +215,15 @@ def check_role(name: NodeName, role: Role) -> None:
     if (role is Role.DEVICE) == bool(operator_of(name)):
         right = "a device has a name without an operator" if role is Role.DEVICE else "write operator/name"
         raise ValueError(f"{name!r} does not fit the role {role.value}: {right}")
+
+
+def expiry_warning(last_ms: int, now: Instant) -> str | None:
+    """Return what to say of a certificate that is valid until ``last_ms`` when that is soon, or over."""
+    left_ms = last_ms - now.wall_ms
+    if left_ms > EXPIRY_WARNING_MS:
+        return None
+    when = f"expires in {left_ms // 86_400_000} days" if left_ms >= 0 else "has expired"
+    return f"the certificate {when}: renew it with datasync enroll renew"
 
 
 def serial_number(entropy: Callable[[int], bytes]) -> int:

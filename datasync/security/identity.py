@@ -6,7 +6,7 @@ an info string that says what for and in which version, so no two uses share a k
 string. On disk: ``certificate.pem``, ``signing.key`` and ``sealing.key`` (PKCS #8 PEM), ``secret`` (hexadecimal).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -28,7 +28,7 @@ from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName
 from datasync.domain.tiers import Tier
 from datasync.security import certificates, files
-from datasync.security.certificates import Role
+from datasync.security.certificates import Role, Validity
 
 __all__ = ["Identity", "Role", "private_key_pem", "read_signing_key"]
 
@@ -48,6 +48,15 @@ class Identity:
     signing_key: Ed25519PrivateKey = field(repr=False)
     sealing_key: X25519PrivateKey = field(repr=False)
     secret: bytes = field(repr=False)
+
+    @property
+    def validity(self) -> Validity:
+        """From when until when the certificate is valid."""
+        return certificates.read_node(certificates.parse(self.certificate)).validity
+
+    def with_certificate(self, certificate: bytes) -> Self:
+        """Return the same node with a renewed certificate (DER)."""
+        return replace(self, certificate=certificate)
 
     def derive(self, purpose: str) -> bytes:
         """Return 32 bytes that only this node can derive again, different for every purpose."""

@@ -193,6 +193,7 @@ workers = Table(
     Column("token_hash", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger),
+    Column("purposes", Text),
     UniqueConstraint("token_hash"),
 )
 

@@ -1,9 +1,11 @@
 """Workers: which tokens open views here. Only a token's hash is stored, so a copy of the database opens nothing."""
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, Row, or_, select
 from sqlalchemy import delete as sql_delete
 
 from datasync.domain.clock import Instant
@@ -15,12 +17,16 @@ _T = tables.workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerToken:
-    """A worker's registration; what the worker may do is in the policy. Without ``expires_ms`` it does not end."""
+    """A worker's registration; what the worker may do is in the policy.
+
+    Without ``expires_ms`` it does not end; with ``purposes`` it opens views for these alone.
+    """
 
     worker_id: str
     token_hash: str
     created_ms: int
     expires_ms: int | None = None
+    purposes: tuple[str, ...] | None = None
 
 
 def token_hash(token: str) -> str:
@@ -30,27 +36,33 @@ def token_hash(token: str) -> str:
 
 def put(tx: Connection, token: WorkerToken) -> None:
     """Store the worker's token in place of its former one."""
-    upsert(tx, _T, [asdict(token)])
+    purposes = None if token.purposes is None else json.dumps(token.purposes)
+    upsert(tx, _T, [asdict(token) | {"purposes": purposes}])
 
 
 def get(tx: Connection, worker_id: str) -> WorkerToken | None:
     """Return the worker's registration."""
     row = tx.execute(select(_T).where(_T.c.worker_id == worker_id)).one_or_none()
-    return None if row is None else WorkerToken(**row._mapping)
+    return None if row is None else _token(row)
 
 
 def by_token(tx: Connection, hashed: str, now: Instant) -> WorkerToken | None:
     """Return the registration that this token's hash belongs to, unless it has expired."""
     unexpired = or_(_T.c.expires_ms.is_(None), _T.c.expires_ms > now.wall_ms)
     row = tx.execute(select(_T).where(_T.c.token_hash == hashed, unexpired)).one_or_none()
-    return None if row is None else WorkerToken(**row._mapping)
+    return None if row is None else _token(row)
 
 
 def all(tx: Connection) -> list[WorkerToken]:  # noqa: A001 - read with its module
     """Return all registrations by worker."""
-    return [WorkerToken(**row._mapping) for row in tx.execute(select(_T).order_by(_T.c.worker_id))]
+    return [_token(row) for row in tx.execute(select(_T).order_by(_T.c.worker_id))]
 
 
 def delete(tx: Connection, worker_id: str) -> bool:
     """Revoke the worker's token; return whether there was one."""
     return tx.execute(sql_delete(_T).where(_T.c.worker_id == worker_id)).rowcount > 0
+
+
+def _token(row: Row[Any]) -> WorkerToken:
+    purposes = None if row.purposes is None else tuple(json.loads(row.purposes))
+    return WorkerToken(**dict(row._mapping) | {"purposes": purposes})

@@ -92,7 +92,9 @@ def test_peers_are_kept_by_name_and_listed_by_role(database: Database) -> None:
 
 def test_a_worker_is_found_by_its_token_until_the_token_ends(database: Database) -> None:
     token = WorkerToken(worker_id="w", token_hash=workers.token_hash("secret"), created_ms=1, expires_ms=100)
-    other = WorkerToken(worker_id="v", token_hash=workers.token_hash("other"), created_ms=1)
+    other = WorkerToken(
+        worker_id="v", token_hash=workers.token_hash("other"), created_ms=1, purposes=("test.run", "test.train")
+    )
     with database.write() as tx:
         workers.put(tx, token)
         workers.put(tx, other)

@@ -23,6 +23,9 @@ from datasync.domain.tiers import Place, Tier
 from datasync.policy.compiled import Policy
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
+from datasync.protocol.revocations import read
+from datasync.security.revocation import RevocationList
+from datasync.security.trust import Authority, Trust
 from datasync.security.vault import Vault
 from datasync.store import attachments, consents, policies, workers
 from datasync.store.consents import Said
@@ -78,6 +81,9 @@ class Node:
     def __init__(self, folder: Path, url: str | None = None) -> None:
         self.name = NodeName("acme/cbd")
         self.place = Place.EDGE
+        self.authority = Authority.create("acme", NOW)
+        self.trust = Trust([self.authority.certificate])
+        self.lists: Sequence[RevocationList] = ()
         self.operator = "acme"
         self.admin_token_hash = workers.token_hash(ADMIN)
         self.database = Database.open(url or f"sqlite:///{folder / 'node.db'}")
@@ -123,6 +129,19 @@ class Node:
     async def install_policy(self, bundle: bytes) -> Policy:
         raise SignatureInvalid(f"{len(bundle)} bytes that nobody signed")
 
+    @property
+    def certificate_expires_ms(self) -> int:
+        return NOW.wall_ms + 86_400_000 * 31
+
+    def revocations(self) -> Sequence[RevocationList]:
+        return self.lists
+
+    async def revoke(self, revocations: bytes) -> RevocationList:
+        authority, listed = read(revocations, self.trust)
+        self.trust.revoke(authority, listed)
+        self.lists = self.trust.revocations
+        return listed
+
     async def say_consent(self, purpose: str, given: bool) -> None:
         if self._policy is None or purpose not in self._policy.basis:
             raise NotFound(f"no purpose {purpose}")
@@ -153,11 +172,15 @@ class Node:
         with self.database.write() as tx:
             captor.capture(tx, self._policy, "trips", batch, self._stamp, NOW)
 
-    def enrol(self, worker: str, *, expires_ms: int | None = None) -> str:
+    def enrol(self, worker: str, *, expires_ms: int | None = None, purposes: tuple[str, ...] | None = None) -> str:
         """Register a worker and return its token."""
         token = f"token-of-{worker}"
         row = WorkerToken(
-            worker_id=worker, token_hash=workers.token_hash(token), created_ms=NOW.wall_ms, expires_ms=expires_ms
+            worker_id=worker,
+            token_hash=workers.token_hash(token),
+            created_ms=NOW.wall_ms,
+            expires_ms=expires_ms,
+            purposes=purposes,
         )
         self._write(lambda tx: workers.put(tx, row))
         return token

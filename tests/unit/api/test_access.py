@@ -26,6 +26,13 @@ def test_an_unknown_token_is_refused(api):
     assert api.get(VIEW, token="made up").problem() == (401, "UNAUTHENTICATED")
 
 
+def test_a_token_for_some_purposes_opens_views_for_no_other(api):
+    token = api.node.enrol("router", purposes=("improve.train",))
+    assert api.get(VIEW, token=token).problem() == (403, "PURPOSE_FORBIDDEN")
+    wider = api.node.enrol("router", purposes=("improve.train", "service.routing"))
+    assert api.get(VIEW, token=wider).status == 200
+
+
 def test_an_expired_token_is_refused(api):
     token = api.node.enrol("router", expires_ms=api.node.now().wall_ms)
     assert api.get(VIEW, token=token).problem() == (401, "UNAUTHENTICATED")

@@ -1,8 +1,12 @@
 """Administration: lists, tokens, policies and handovers."""
 
+from dataclasses import replace
+
 import pytest
 
 from datasync.domain.clock import Instant
+from datasync.protocol import revocations
+from datasync.security.revocation import RevocationList
 from datasync.store import attachments, handovers, peers, policies, revisions
 from datasync.store.attachments import Attachment
 from datasync.store.handovers import Handover
@@ -139,6 +143,38 @@ def test_a_registered_worker_gets_a_token_that_works_and_is_stored_as_a_hash_alo
     assert api.get("/v1/views/trips?purpose=service.routing", token=token).status == 200
     assert token.encode() not in b"".join(path.read_bytes() for path in tmp_path.glob("*.db*"))
     assert token not in api.get("/v1/admin/workers").body.decode()
+
+
+def test_a_token_is_for_thirty_days_and_all_purposes_unless_said(api):
+    plain = api.post("/v1/admin/workers", json={"worker": "router"}).json
+    assert plain["expires_ms"] == NOW_MS + 30 * 86_400_000
+    assert plain["purposes"] is None
+    some = api.post("/v1/admin/workers", json={"worker": "stranger", "purposes": ["improve.train"]}).json
+    assert some["purposes"] == ["improve.train"]
+    assert api.get("/v1/views/trips?purpose=service.routing", token=some["token"]).problem() == (
+        403,
+        "PURPOSE_FORBIDDEN",
+    )
+    listed = api.get("/v1/admin/workers").json["workers"]
+    assert [worker["purposes"] for worker in listed] == [None, ["improve.train"]]
+
+
+def test_a_revocation_list_is_taken_shown_and_not_replaced_by_an_older_one(api):
+    first = RevocationList("acme", 1, NOW_MS, ())
+    authority = api.node.authority
+    signed = [revocations.sign(authority, replace(first, number=number)) for number in (1, 2)]
+    path, media = "/v1/admin/revocations", {"Content-Type": revocations.MEDIA_TYPE}
+    answer = api.post(path, data=signed[1], headers=media)
+    assert (answer.status, answer.json) == (201, {"operator": "acme", "number": 2, "certificates": 0})
+    assert api.post(path, data=signed[0], headers=media).problem() == (409, "REVOCATION_STALE")
+    assert api.post(path, data=signed[1][:-1], headers=media).problem() == (400, "MESSAGE_INVALID")
+    assert api.get("/v1/admin/node").json["revocations"] == {"acme": 2}
+
+
+def test_the_node_says_when_its_certificate_is_soon_to_be_renewed(api):
+    assert api.get("/v1/admin/node").json["certificate_warning"] is None
+    api.node.at = Instant(NOW_MS + 2 * 86_400_000, 0)
+    assert "expires in 29 days" in api.get("/v1/admin/node").json["certificate_warning"]
 
 
 def test_a_token_ends_when_it_was_said_to(api):
