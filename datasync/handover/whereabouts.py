@@ -107,6 +107,20 @@ def move(
     )
 
 
+def renew(here: Whereabouts, session_key: bytes, now_ms: int, *, forget: bool) -> Whereabouts:
+    """Begin to attach to the same edge anew, under a new session key; ``forget`` lets all former ones go.
+
+    Nobody can read any more what was sealed under a key that is let go. Raises HandoverError as :func:`move` does.
+    """
+    if here.edge is None:
+        return here
+    moved = replace(move(here, here.edge, session_key, now_ms), wish=here.wish)
+    if not forget:
+        return moved
+    by_edge: dict[NodeName, list[bytes]] = {edge: [] for edge in moved.ring.by_edge}
+    return replace(moved, ring=KeyRing(session=session_key, by_edge={**by_edge, here.edge: [session_key]}))
+
+
 def confirm(here: Whereabouts, mode: str, now_ms: int) -> Whereabouts:
     """The edge confirmed the present attach: its state is sealed under this session key from now on."""
     state = device_next(here.state, DeviceEvent.CONFIRM)

@@ -6,6 +6,7 @@ whereabouts.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -430,6 +431,10 @@ class DeviceNode(Node):
             raise NotFound(f"{self.name} has no streams of {asked.device}")
         self._capture(turn, self._gathering.take(turn.now, everything=True))
         self._wishes.wish(turn, asked, self._here.ring.by_edge)
+        with suppress(HandoverError):  # after too many edges that never confirmed; the next move renews it
+            session_key, whole = self.kit.entropy(32), asked.collection is None
+            self._keep(turn, whereabouts.renew(self._here, session_key, turn.now.wall_ms, forget=whole))
+        self._attach_due_ms = turn.now.steady_ms
 
     def _begin_anew(self, turn: Turn) -> None:
         self._voice.begin_anew(turn)

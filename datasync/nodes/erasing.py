@@ -23,6 +23,8 @@ from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.errors import MessageError, SignatureInvalid, SignerForeign, StreamErased
 from datasync.domain.ids import NodeName, StreamId, stream_id
 from datasync.domain.tiers import Place
+from datasync.handover import accounts
+from datasync.handover.states import EdgeState
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import cbor, envelope, topics
@@ -125,6 +127,9 @@ class Erasing:
     def obeyed(self, turn: Turn, peer: Peer, erased: list[StreamId]) -> None:
         """Do what else is to be done when a node said what to erase."""
 
+    def erased_of(self, turn: Turn, device: NodeName) -> None:
+        """Do what else is to be done when a stream of a device that is known here was erased."""
+
     def _on_erase(self, turn: Turn, peer: Peer, message: Erase) -> None:
         erased = self.erase(turn, message.statements, "a device" if peer.role is Role.DEVICE else peer.name)
         self.obeyed(turn, peer, erased)
@@ -169,6 +174,8 @@ class Erasing:
         audit.append(tx, Event.ERASURE, wanted_by, stream, detail, turn.now.wall_ms)
         turn.count("erased", "streams")
         turn.count("erased", "rows", size.rows)
+        if here is not None and here.device is not None:
+            self.erased_of(turn, NodeName(here.device))
         self._shred_due_ms = turn.now.steady_ms + 1  # not in this transaction, which may yet be undone
 
     def _shred(self, turn: Turn) -> None:
@@ -249,6 +256,13 @@ class EdgeErasing(Erasing):
             if fresh := [stream for stream in erased if (stream, place) not in expected]:
                 erasures.expect(turn.tx, fresh, [place])
                 self._pursuits.setdefault(place, Pursuit(place)).soon(turn.now)
+
+    def erased_of(self, turn: Turn, device: NodeName) -> None:
+        """Let the session keys go that nothing is left under; those of a device that is served it renews itself."""
+        account = accounts.load(turn.tx, device)
+        idle = account.state in (EdgeState.PREPARED, EdgeState.HELD, EdgeState.ERASED)
+        if idle and not streams.of_device(turn.tx, device):
+            accounts.save_keys(turn.tx, self._node.kit.vault, device, None)
 
     def obeyed(self, turn: Turn, peer: Peer, erased: list[StreamId]) -> None:
         """A device asks nobody but its edge."""

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 
 from datasync.domain.errors import NotFound
 from datasync.domain.ids import NodeName, StreamId
+from datasync.handover import accounts
 from datasync.handover.states import EdgeState
 from datasync.nodes.node import Activate, ConsentInput, Erase, Move, Outgoing, Record
 from datasync.policy.loading import load
@@ -145,6 +146,38 @@ def test_recording_goes_on_in_streams_that_nothing_links_to_the_old_ones(net: Wi
     assert not stamps & {each.stamp for each in said}
     with net.nodes[WATCH].database.read() as tx:
         assert recorded_rows(tx, WATCH, "steps") == 3, "a program goes on behind what it recorded"
+
+
+def test_no_session_key_is_left_under_which_anything_of_it_was_sealed(net: Wire) -> None:
+    net.record(1, 2)
+    net.give(WATCH, Move(5, DOCKS, planned=True))
+    net.wait(2_000)
+    assert net.state(CBD) is EdgeState.HELD
+    before = session_keys(net)
+    assert len(before) == 2
+    erase(net)
+    here = net.device.whereabouts
+    assert (here.edge, here.mode, net.state(DOCKS)) == (DOCKS, "full", EdgeState.ACTIVE)
+    after = session_keys(net)
+    assert len(after) == 1
+    assert not before & after
+    net.record(3)
+    net.give(WATCH, Move(6, CBD, planned=True))
+    net.wait(3_000)
+    assert net.nodes[CBD].rows() == {"public": 1, "edge-private": 1}
+
+
+def session_keys(net: Wire) -> set[bytes]:
+    """Return every session key that the device or an edge has."""
+    found: set[bytes] = set()
+    for keys in net.device.whereabouts.ring.by_edge.values():
+        found.update(keys)
+    for edge in (CBD, DOCKS):
+        with net.nodes[edge].database.read() as tx:
+            kept = accounts.load_keys(tx, net.nodes[edge].kit.vault, WATCH)
+        if kept is not None:
+            found.update([kept.session, *(key for keys in kept.previous.values() for key in keys)])
+    return found
 
 
 def test_each_place_notes_in_its_audit_log_what_was_erased(net: Wire) -> None:
