@@ -96,7 +96,7 @@ class Node:
             stack.callback(keys.close)
             database = Database.open(f"sqlite:///{self.folder}/data.db", create=False)
             stack.callback(database.close)
-            node_key = load_or_create_node_key(self.folder / "node.key", secrets.token_bytes)
+            node_key = load_or_create_node_key(self.folder / "keys" / "node.key", secrets.token_bytes)
             yield database, Vault(node_key, SqlKeyShelf(keys, is_owner=False), secrets.token_bytes)
 
 
@@ -205,7 +205,7 @@ _COMMON = (
     'trust = "trust"',
     'database = "sqlite:///data.db"',
     'keys = "sqlite:///keys.db"',
-    'node_key = "node.key"',
+    'node_key = "keys/node.key"',
 )
 
 
