@@ -108,7 +108,7 @@ class Place:
             stack.callback(keys.close)
             database = Database.open(self.database, create=False)
             stack.callback(database.close)
-            node_key = load_or_create_node_key(self.folder / "node.key", secrets.token_bytes)
+            node_key = load_or_create_node_key(self.folder / "keys" / "node.key", secrets.token_bytes)
             yield database, Vault(node_key, SqlKeyShelf(keys, is_owner=False), secrets.token_bytes)
 
     def _end(self, how: signal.Signals) -> int:
@@ -324,7 +324,7 @@ class Deployment:
         return self.folder / name.replace("/", "-")
 
 
-_COMMON = ('identity = "identity"', 'trust = "trust"', 'node_key = "node.key"', "retry_ms = 300")
+_COMMON = ('identity = "identity"', 'trust = "trust"', 'node_key = "keys/node.key"', "retry_ms = 300")
 
 
 def _sqlite(folder: Path) -> tuple[str, str]:
