@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -23,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from datasync.cli.api_client import ApiClient, Refused, pieces
 from datasync.domain.errors import DatasyncError
 from datasync.domain.ids import NodeName, node_name
+from datasync.domain.limits import WINDOW_BYTES
 from datasync.handover import accounts, whereabouts
 from datasync.handover.accounts import Account
 from datasync.handover.whereabouts import Whereabouts
@@ -33,6 +35,8 @@ from datasync.security.vault import Vault, load_or_create_node_key
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 from datasync.store.workers import token_hash
+from datasync.transport.mosquitto import ACCESS_FILE, AUTHORITIES_FILE, BrokerPlan, access_list, configuration
+from datasync.views.connection import Known
 from tests.integration import rows
 from tests.integration.mosquitto import Mosquitto, free_port, mosquitto_program
 
@@ -130,14 +134,16 @@ class Server(Place):
     http_port: int = field(default_factory=free_port)
     admin_token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     tokens: dict[str, str] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
+    """How its HTTP API is known; with an authority it speaks TLS."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"{'http' if self.known.ca is None else 'https'}://127.0.0.1:{self.http_port}"
 
     @property
     def admin(self) -> ApiClient:
-        return ApiClient(self.url, self.admin_token)
+        return ApiClient(self.url, self.admin_token, self.known)
 
     def is_at_work(self) -> bool:
         return not self.not_ready()
@@ -199,11 +205,20 @@ class Wanderer(Place):
 
 
 class Deployment:
-    """All nodes and brokers, in one folder."""
+    """All nodes and brokers, in one folder; with ``tls`` every connection between them is verified at both ends."""
 
-    def __init__(self, folder: Path, *, cloud_database: str = "", cloud_keys: str = "", hold_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cloud_database: str = "",
+        cloud_keys: str = "",
+        hold_s: float = 1.0,
+        tls: bool = False,
+    ) -> None:
         """Enrol the servers and start their brokers. The cloud's databases are SQLite unless said."""
         self.folder = folder
+        self._tls = tls
         self.authority = Authority.create("acme", system_clock())
         self.policy_key = self.authority.enrol(POLICY_KEY, Role.POLICY, now=system_clock())
         self.devices: list[Wanderer] = []
@@ -287,12 +302,12 @@ class Deployment:
 
     def _server(self, name: NodeName, role: Role, database: str = "", keys: str = "") -> Server:
         identity, folder = self._enrol(name, role), self._folder(name)
-        broker = Mosquitto(mosquitto_program(), folder / "mosquitto", *BROKER_SETTINGS)
-        self._brokers.append(broker)
-        broker.start()
+        broker = self._broker(name, role)
         own_database, own_keys = _sqlite(folder)
         command = ["-m", "datasync.cli.main", role.value]
-        server = Server(name, folder, identity, command, database or own_database, keys or own_keys, broker=broker)
+        known = Known(folder / "trust" / "acme.pem", name) if self._tls else Known()
+        data, wrapped = database or own_database, keys or own_keys
+        server = Server(name, folder, identity, command, data, wrapped, broker=broker, known=known)
         lines = [
             *_COMMON,
             f'database = "{server.database}"',
@@ -307,17 +322,39 @@ class Deployment:
             cloud = self.cloud
             lines += [f'backbone = "{cloud.broker.url}"', f'cloud = "{cloud.name}"']
             lines += [f"hold_s = {self._hold_s}", "source_timeout_s = 3.0"]
-        lines += ["[http]", f"port = {server.http_port}", ""]
+        lines += ["[http]", f"port = {server.http_port}", f"tls = {str(self._tls).lower()}", ""]
         server.config.write_text("\n".join(lines))
         return server
+
+    def _broker(self, name: NodeName, role: Role) -> Mosquitto:
+        folder = self._folder(name) / "mosquitto"
+        if self._tls:
+            own = self._folder(name) / "broker"
+            self.authority.enrol(name, Role.BROKER, now=system_clock()).save(own)
+            plan = BrokerPlan(name, role, "127.0.0.1", 0, own, folder, WINDOW_BYTES, connections_max=100)
+            broker = Mosquitto(mosquitto_program(), folder, generate=partial(self._configure, plan))
+        else:
+            broker = Mosquitto(mosquitto_program(), folder, *BROKER_SETTINGS)
+        self._brokers.append(broker)
+        broker.start()
+        return broker
+
+    def _configure(self, plan: BrokerPlan, port: int) -> str:
+        """Write what a broker with TLS needs, and return its configuration for a port."""
+        folder = Path(plan.folder)
+        (folder / ACCESS_FILE).write_text(access_list(plan.owner, plan.role))
+        (folder / AUTHORITIES_FILE).write_bytes(self._authority())
+        return configuration(replace(plan, port=port))
+
+    def _authority(self) -> bytes:
+        return x509.load_der_x509_certificate(self.authority.certificate).public_bytes(Encoding.PEM)
 
     def _enrol(self, name: NodeName, role: Role) -> Identity:
         folder = self._folder(name)
         identity = self.authority.enrol(name, role, now=system_clock())
         identity.save(folder / "identity")
         (folder / "trust").mkdir(parents=True)
-        certificate = x509.load_der_x509_certificate(self.authority.certificate)
-        (folder / "trust" / "acme.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+        (folder / "trust" / "acme.pem").write_bytes(self._authority())
         return identity
 
     def _folder(self, name: NodeName) -> Path:

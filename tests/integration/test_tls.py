@@ -22,10 +22,13 @@ from datasync.domain.limits import MESSAGE_BYTES_MAX
 from datasync.protocol import topics
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Authority
+from tests.integration import verdict
 from tests.integration.conftest import Peer
+from tests.integration.deployment import EDGES, Deployment
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.secured import CBD, CLOUD, DOCKS, HUB, OTHER, WATCH, Realm
 
+MOVES = 2
 MARK = b"what comes after all that was sent before"
 
 
@@ -252,6 +255,30 @@ def test_a_broker_that_comes_back_is_found_again(run, realm, devices, edge_broke
             await passed(edge, watch, WATCH)
 
     run(main())
+
+
+def test_devices_roam_with_every_connection_verified(deploy) -> None:
+    deployment = deploy(tls=True)
+    for number, home in enumerate(EDGES):
+        deployment.device(f"watch-{number}", home, "--seed", str(number), "--move-share", "0.5")
+    deployment.start()
+    for device in deployment.devices:
+        device.start()
+    deployment.until(lambda: all(each.is_at_work() for each in deployment.devices), "devices to record")
+    deployment.until(lambda: all(each.whereabouts().epoch > MOVES for each in deployment.devices), "devices to roam")
+    deployment.halt()
+    verdict.settle(deployment, 60.0)
+    assert verdict.check(deployment) > 10
+    names = {dotted(place.name) for place in deployment.places}
+    assert {line.split(" ")[0] for line in connections(deployment)} == names
+    assert all(device.stop() == 0 for device in deployment.devices)
+
+
+def connections(deployment: Deployment) -> Sequence[str]:
+    """Return what the brokers said of each client that connected."""
+    found = [line for server in deployment.servers for line in server.broker.log if "New client connected" in line]
+    assert len(found) >= len(deployment.places)
+    return [line.split(" as ")[1] for line in found]
 
 
 def linked(

@@ -175,7 +175,7 @@ def _check_secrets(deployment: Deployment) -> None:
 
 def view(server: Server, worker: str) -> list[Row]:
     """Return the rows that a worker sees over HTTP, without nulls."""
-    table = open_view(server.url, server.tokens[worker], TRIPS, rows.PURPOSE).read_all()
+    table = open_view(server.url, server.tokens[worker], TRIPS, rows.PURPOSE, known=server.known).read_all()
     return [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
 
 
