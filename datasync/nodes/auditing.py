@@ -63,13 +63,12 @@ class Witnessed:
 
     def duties(self, turn: Turn) -> None:
         """Say where the logs end, if it is time and the cloud has not countersigned just that."""
-        if turn.now.steady_ms >= self._due_ms:
+        if turn.now.steady_ms >= self._due_ms and (ends := own_heads(turn.tx)):
             self._due_ms = turn.now.steady_ms + INTERVAL_MS
-            ends = own_heads(turn.tx)
-            if ends and ends != self._countersigned(turn.tx):
+            if ends != self._countersigned(turn.tx):
                 said = Heads(heads=ends, stamp=self._node.stamp(turn.now).pack())
                 self._node.send(turn, BACKBONE, topics.cloud_in(self._node.name), said)
-        turn.effects.wake(self._due_ms)
+        turn.effects.wake(self._due_ms if self._due_ms > turn.now.steady_ms else None)
 
     def _countersigned(self, tx: Connection) -> list[LogHead]:
         kept = heads.countersignature(tx)
