@@ -35,7 +35,10 @@ def _ranges(value: object) -> RangeSet:
         raise ValueError(f"a range set is a list of at most {2 * limits.RANGES_MAX} bounds")
     if not all(type(bound) is int and 0 <= bound <= limits.SEQUENCE_MAX for bound in value):
         raise ValueError(f"bounds are whole numbers up to {limits.SEQUENCE_MAX}")
-    return RangeSet.from_list(value)
+    ranges = RangeSet.from_list(value)
+    if ranges.to_list() != value:
+        raise ValueError("ranges come in order and do not touch")  # so that there is one encoding for each set
+    return ranges
 
 
 def _digest(value: object) -> str:

@@ -61,8 +61,8 @@ def live(net: Wire) -> None:
 
 
 def held(node: Wired) -> dict[str, list[Any]]:
-    """Everything in the node's database but its clock and when it last heard or touched what."""
-    kept = [table for table in tables.metadata.sorted_tables if table.name != "registers"]
+    """All of the node's database but its clock, its log of what it refused, and when it last heard or touched what."""
+    kept = [table for table in tables.metadata.sorted_tables if table.name not in ("registers", "audit", "counters")]
     with node.database.read() as tx:
         return {
             table.name: tx.execute(select(*(c for c in table.c if c.name not in ("updated_ms", "seen_ms")))).all()
