@@ -15,12 +15,13 @@ from datasync.domain.errors import SegmentConflict, SegmentInvalid, StreamForeig
 from datasync.domain.ids import StreamId, node_name, stream_id
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
-from datasync.handover import transfer
+from datasync.handover import conditions, transfer
 from datasync.handover.transfer import Transfer
-from datasync.protocol.parts import SealedSegment, SessionKeys, StreamNote
+from datasync.protocol.parts import DerivedStream, SealedSegment, SessionKeys, StreamNote
 from datasync.security.vault import Vault, key_id, seal_body, state_key
-from datasync.store import segments, streams
+from datasync.store import erasures, segments, streams
 from datasync.store.database import Database
+from datasync.store.erasures import Erased, Erasure
 from datasync.store.keys import SqlKeyShelf
 from datasync.store.segments import NewSegment, State, StoredSegment
 from datasync.store.streams import Stream
@@ -289,6 +290,21 @@ def test_only_what_becomes_visible_is_owed_to_the_cloud_and_only_what_it_lacks(t
         (PUBLIC, 2): State.SAFE,
     }
     assert streams.get(tx, [PUBLIC])[PUBLIC].safe == RangeSet.of([(2, 2)])
+
+
+def test_of_an_erased_stream_nothing_is_noted_or_stored_and_the_rest_is(tx: Connection) -> None:
+    erasures.add(tx, Erasure(PUBLIC, HybridTime(1, 0), b"signed", Erased()))
+    known = transfer.know(tx, WATCH, NOTES, T0)
+    assert known.keys() == {PRIVATE}
+    assert transfer.arrive(tx, known, [sealed(0), sealed(0, PRIVATE)], visible=True) == (1, 1)
+    third = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
+    for original, refused in ((PUBLIC, {stream_id(third)}), (PRIVATE, set())):
+        told = DerivedStream(
+            public_key=third, collection="steps", tier=0 if original == PUBLIC else 1, stands_for=original,
+            purposes=None, retain_ms=None, onward=False, operator="globex", rule=None, revision=1,
+        )  # fmt: skip
+        assert conditions.take(tx, WATCH, [told], T0) == refused
+    assert transfer.coverage(tx, WATCH).keys() == {PRIVATE, stream_id(third)}
 
 
 def test_what_is_there_already_is_not_stored_twice(tx: Connection) -> None:
