@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=defaults.speed,
         help="times real time, 0 as fast as this machine can (default: %(default)s)",
     )
+    parser.add_argument("--tls", action="store_true", help="encrypt and verify every connection")
     parser.add_argument("--no-install", action="store_true", help="fail rather than install missing packages with pip")
     parser.set_defaults(run=_run)
 
@@ -47,6 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
             speed=arguments.speed,
             json=arguments.json,
             keep=arguments.keep,
+            tls=arguments.tls,
         )
     )
 

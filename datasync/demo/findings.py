@@ -22,7 +22,6 @@ from datasync.policy import decide
 from datasync.policy.compiled import Policy, Worker
 from datasync.policy.loading import load as load_policy
 from datasync.store import policies, segments
-from datasync.views.client import open_view
 
 TRAINING = "improve.train"
 COARSE = 0.05 + 1e-6
@@ -175,7 +174,7 @@ def _documents(town: Town, data: DemoData) -> Documents:
     found = [
         progress.comparable(each)
         for edge in town.edges
-        for each in open_view(edge.url, edge.tokens["edge-coach"], progress.COLLECTION, COACHING).read_all().to_pylist()
+        for each in edge.view("edge-coach", progress.COLLECTION, COACHING).to_pylist()
     ]
     wanted = [progress.expected(device) for device in data.devices]
     return Documents(len(wanted), len(found), sum(each in found for each in wanted))
@@ -197,7 +196,7 @@ def _revision(node: Node) -> int | None:
 
 
 def _view(node: Node, worker: str) -> pa.Table:
-    return open_view(node.url, node.tokens[worker], COLLECTION, TRAINING).read_all()
+    return node.view(worker, COLLECTION, TRAINING)
 
 
 def _learn(data: DemoData, cloud: pa.Table, edges: Mapping[str, pa.Table]) -> tuple[Report | None, str]:

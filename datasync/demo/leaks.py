@@ -21,6 +21,7 @@ from datasync.demo.recordings import DemoData
 from datasync.demo.town import Node
 from datasync.domain.errors import KeyUnavailable
 from datasync.protocol import segment
+from datasync.security.tls import Caller
 from datasync.security.vault import Vault
 from datasync.store import segments
 from datasync.store.database import Database
@@ -43,7 +44,7 @@ class Search:
 class Tap:
     """Listens to everything that passes a broker and writes it to a file."""
 
-    def __init__(self, brokers: Sequence[str], path: Path) -> None:
+    def __init__(self, brokers: Sequence[tuple[str, Caller | None]], path: Path) -> None:
         self._brokers = brokers
         self._path = path
         self._tasks: list[asyncio.Task[None]] = []
@@ -58,8 +59,8 @@ class Tap:
             file.write(received.topic.encode() + b"\n" + received.payload + b"\n")
             received.acknowledge()
 
-        for number, (broker, up) in enumerate(zip(self._brokers, ready, strict=True)):
-            link = MqttLink(broker, f"tap-{number}", ["#"])
+        for number, ((broker, caller), up) in enumerate(zip(self._brokers, ready, strict=True)):
+            link = MqttLink(broker, f"tap-{number}", ["#"], caller=caller)
             changed = self._marker(up)
             self._tasks.append(asyncio.create_task(link.run(take, changed)))
         self._file = file

@@ -18,7 +18,6 @@ from datasync.demo.recordings import COLLECTION, DeviceData
 from datasync.demo.town import Node, Town
 from datasync.demo.watch import STATISTICS
 from datasync.domain.errors import NodeStopped
-from datasync.views.client import open_view
 
 COUNTER = "cloud-stats"
 POLL_S = 0.2
@@ -98,7 +97,7 @@ def second_revision(first: bytes) -> bytes:
 
 def statistics(cloud: Node) -> pa.Table:
     """Return what the cloud counts."""
-    return open_view(cloud.url, cloud.tokens[COUNTER], COLLECTION, STATISTICS).read_all()
+    return cloud.view(COUNTER, COLLECTION, STATISTICS)
 
 
 def of_wearer(shown: pa.Table, wearer: DeviceData) -> int:

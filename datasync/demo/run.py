@@ -57,7 +57,7 @@ def main_demo(options: DemoOptions) -> int:
 def _run(options: DemoOptions, folder: Path, console: Console) -> tuple[Findings, Town]:
     start_ms = system_clock().wall_ms
     data = load(options.seed, options.devices, start_ms=start_ms)
-    town = Town(folder, [(device.name, device.home) for device in data.devices])
+    town = Town(folder, [(device.name, device.home) for device in data.devices], tls=options.tls)
     try:
         with _progress(console) as progress:
             task = progress.add_task("starting a cloud and the edges of two operators", total=None)
@@ -76,7 +76,7 @@ async def _tapped(
 ) -> Findings:
     """Let everything happen, all that passes the brokers tapped, and look at what is there."""
     began = time.monotonic()
-    async with Tap([node.broker for node in town.servers], tap):
+    async with Tap([(node.broker, town.caller(node)) for node in town.servers], tap):
         happened = await _record(town, data, options, start_ms, progress)
         told = [findings.Told.parse(_last(node)) for node in town.devices]
         with _step(progress, "comparing every row, learning"):
@@ -151,6 +151,8 @@ def _keep(town: Town, console: Console) -> None:
     """Say where everything is, and wait until told to stop."""
     for node in town.servers:
         console.print(f"{node.name}: {node.url}  broker {node.broker}  admin token {node.admin_token}")
+        if node.known.ca is not None:
+            console.print(f"  verified by: --ca {node.known.ca} --peer {node.known.peer}")
         for worker, token in node.tokens.items():
             console.print(f"  worker {worker}: {token}")
     console.print(f"policies, databases and logs: {town.cloud.folder.parent}; Ctrl-C ends it")

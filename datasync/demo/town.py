@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -25,16 +26,20 @@ from datasync.domain.ids import NodeName, node_name, operator_of
 from datasync.nodes.shell import system_clock
 from datasync.policy.loading import load as load_policy
 from datasync.security.certificates import Role
-from datasync.security.trust import Authority
+from datasync.security.tls import Caller, calling
+from datasync.security.trust import Authority, Trust
 from datasync.security.vault import Vault, load_or_create_node_key
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 from datasync.store.workers import token_hash
+from datasync.views.client import open_view
+from datasync.views.connection import Known
 
 CLOUD = node_name("acme/cloud")
 POLICY_KEY = node_name("acme/policy")
 EDGES = tuple(node_name(site.edge) for site in SITES)
 HUB = node_name("borealis/hub")
+TAP = node_name("tap")
 OPERATORS = ("acme", "borealis")
 START_S_MAX = 60.0
 STOP_S_MAX = 10.0
@@ -50,18 +55,24 @@ class Node:
     broker_port: int = 0
     http_port: int = 0
     admin_token: str = ""
+    tls: bool = False
     tokens: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def url(self) -> str:
         """Where its HTTP API listens."""
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.http_port}"
+
+    @property
+    def known(self) -> Known:
+        """How its HTTP API is known."""
+        return Known(self.folder / "trust" / f"{operator_of(self.name)}.pem", self.name) if self.tls else Known()
 
     @property
     def broker(self) -> str:
         """Where its broker listens, for clients."""
-        return f"mqtt://127.0.0.1:{self.broker_port}"
+        return f"{'mqtts' if self.tls else 'mqtt'}://127.0.0.1:{self.broker_port}"
 
     @property
     def config(self) -> Path:
@@ -76,7 +87,11 @@ class Node:
     @property
     def admin(self) -> ApiClient:
         """A client with the administrator's token."""
-        return ApiClient(self.url, self.admin_token)
+        return ApiClient(self.url, self.admin_token, self.known)
+
+    def view(self, worker: str, collection: str, purpose: str) -> pa.Table:
+        """Return what one of its workers may read of a collection, over HTTP."""
+        return open_view(self.url, self.tokens[worker], collection, purpose, known=self.known).read_all()
 
     def run(self, command: Sequence[str]) -> None:
         """Start the node's process; what it prints goes to its log."""
@@ -103,8 +118,9 @@ class Node:
 class Town:
     """All nodes of the demo. Whoever starts it stops it, whatever happens."""
 
-    def __init__(self, folder: Path, devices: Sequence[tuple[str, str]]) -> None:
-        """Enrol everybody in ``folder``; ``devices`` are names and home edges."""
+    def __init__(self, folder: Path, devices: Sequence[tuple[str, str]], *, tls: bool = False) -> None:
+        """Enrol everybody in ``folder``; ``devices`` are names and home edges. ``tls`` is for every connection."""
+        self.tls = tls
         self._authorities = {operator: Authority.create(operator, system_clock()) for operator in OPERATORS}
         ports = iter(free_ports(2 * (2 + len(EDGES))))
         self.cloud = self._enrol(folder, CLOUD, Role.CLOUD, next(ports), next(ports))
@@ -113,6 +129,8 @@ class Town:
         self.devices = [self._enrol(folder, node_name(name), Role.DEVICE) for name, _ in devices]
         policy_key = self._authorities["acme"].enrol(POLICY_KEY, Role.POLICY, now=system_clock())
         policy_key.save(self.cloud.folder / "policy-key")
+        self._tap = folder / "tap"
+        self._authorities["acme"].enrol(TAP, Role.DEVICE, now=system_clock()).save(self._tap)
         for node in self.servers:
             node.config.write_text(self._server_config(node))
         for node, (_, home) in zip(self.devices, devices, strict=True):
@@ -158,6 +176,13 @@ class Town:
         with self.cloud.admin.request("POST", ("v1", "admin", "policies"), {}, policy, "application/yaml") as response:
             response.read()
 
+    def caller(self, node: Node) -> Caller | None:
+        """Return how an identity of the demo's own calls a node's broker, if that is TLS."""
+        if not self.tls:
+            return None
+        trust = Trust(authority.certificate for authority in self._authorities.values())
+        return Caller(node.name, trust, calling(trust, self._tap), system_clock)
+
     def _await(self, node: Node, allowed: set[str]) -> None:
         deadline = time.monotonic() + START_S_MAX
         while time.monotonic() < deadline:
@@ -176,22 +201,24 @@ class Town:
         now: Instant = system_clock()
         own = self._authorities[operator_of(name) if role is not Role.DEVICE else "acme"]
         own.enrol(name, role, now=now).save(home / "identity")
+        if role is not Role.DEVICE:
+            own.enrol(name, Role.BROKER, now=now).save(home / "broker")
         (home / "trust").mkdir(parents=True)
         for operator, authority in self._authorities.items():
             (home / "trust" / f"{operator}.pem").write_bytes(_pem(authority.certificate))
-        return Node(name, role, home, broker_port, http_port, secrets.token_urlsafe(32))
+        return Node(name, role, home, broker_port, http_port, secrets.token_urlsafe(32), self.tls)
 
     def _server_config(self, node: Node) -> str:
         lines = [
             *_COMMON,
-            f'broker = "embedded://127.0.0.1:{node.broker_port}"',
+            f'broker = "embedded{"+mqtts" if self.tls else ""}://127.0.0.1:{node.broker_port}"',
             f'admin_token_hash = "{token_hash(node.admin_token)}"',
         ]
         if node.role is Role.CLOUD:
             lines += ['policy_key = "policy-key"']
         if node.role is Role.EDGE:
             lines += [f'backbone = "{self.cloud.broker}"', f'cloud = "{CLOUD}"', "hold_s = 5.0"]
-        return "\n".join([*lines, "[http]", f"port = {node.http_port}", ""])
+        return "\n".join([*lines, "[http]", f"port = {node.http_port}", f"tls = {str(self.tls).lower()}", ""])
 
     def _device_config(self, home: str) -> str:
         lines = [*_COMMON, f'home = "{home}"']

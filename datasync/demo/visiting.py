@@ -14,7 +14,6 @@ from datasync.demo.comparing import Comparison, compare
 from datasync.demo.recordings import COLLECTION, PRIVATE, DemoData, DeviceData
 from datasync.demo.town import Node, Town
 from datasync.domain.errors import NodeStopped
-from datasync.views.client import open_view
 
 COACHING = "service.coaching"
 POLL_S = 0.1
@@ -68,7 +67,7 @@ async def _go(node: Node, hub: Node, *, agree: bool) -> int:
 def _look(
     hub: Node, device: DeviceData, agreed: bool, before: Sequence[dict[str, object]], at_home: set[str], ms: int
 ) -> Visit:
-    seen = open_view(hub.url, hub.tokens["hub-coach"], COLLECTION, COACHING).read_all()
+    seen = hub.view("hub-coach", COLLECTION, COACHING)
     own = pa.array([recording.number for recording in device.recordings], pa.int32())
     of_device = seen.filter(pc.is_in(seen["recording"], own))
     may_move = pa.Table.from_batches([device.rows]).filter(pc.not_equal(device.rows["exercise"], PRIVATE))
@@ -85,15 +84,9 @@ def _look(
 
 
 def _documents(hub: Node) -> list[dict[str, object]]:
-    found = open_view(hub.url, hub.tokens["hub-coach"], progress.COLLECTION, COACHING).read_all()
+    found = hub.view("hub-coach", progress.COLLECTION, COACHING)
     return [progress.comparable(each) for each in found.to_pylist()]
 
 
 def _pseudonyms(edges: Sequence[Node]) -> set[str]:
-    return {
-        name
-        for edge in edges
-        for name in open_view(edge.url, edge.tokens["edge-coach"], COLLECTION, COACHING)
-        .read_all()["user_id"]
-        .to_pylist()
-    }
+    return {name for edge in edges for name in edge.view("edge-coach", COLLECTION, COACHING)["user_id"].to_pylist()}

@@ -12,7 +12,6 @@ from datasync.demo.town import Node
 from datasync.nodes.shell import system_clock
 from datasync.policy import decide
 from datasync.policy.loading import load
-from datasync.views.client import open_view
 from datasync.views.plan import plan
 from datasync.views.read import read
 from tests.benchmarks.figures import seconds_each
@@ -32,7 +31,7 @@ def rates(site: Site) -> Iterator[tuple[str, list[float]]]:
 
 
 def _over_http(node: Node, worker: str, purpose: str) -> int:
-    return int(open_view(node.url, node.tokens[worker], COLLECTION, purpose).read_all().num_rows)
+    return int(node.view(worker, COLLECTION, purpose).num_rows)
 
 
 def _in_process(node: Node, worker: str, purpose: str) -> list[float]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.benchmarks import machine
@@ -29,19 +29,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one repetition, fewer rows and devices")
     parser.add_argument("--profile", action="store_true", help="also where device and edge spend their time")
+    parser.add_argument("--tls", action="store_true", help="with TLS on every connection of batches and singles")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="these sections only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
     said = parser.parse_args()
     wanted = said.only or [name for name in SECTIONS if name not in UNASKED]
     if said.profile and "profile" not in wanted:
         wanted.append("profile")
+    scale = replace(QUICK if said.quick else FULL, tls=said.tls)
     conditions = machine.conditions(Path(tempfile.gettempdir()))
     load_before = os.getloadavg()
     found = Found(_progress())
     for name in wanted:
-        SECTIONS[name](QUICK if said.quick else FULL, found)
+        SECTIONS[name](scale, found)
     print(__doc__)
     print("\n".join(f"{name}: {value}" for name, value in conditions.items()))
+    print(f"TLS: {'on every connection' if said.tls else 'none'}")
     print(f"load average of 1, 5, 15 minutes: {_words(load_before)} before, {_words(os.getloadavg())} after\n")
     _show(found)
     if said.json is not None:

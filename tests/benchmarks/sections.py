@@ -34,6 +34,8 @@ class Scale:
     batched_rows: int
     single_rows: int
     devices: tuple[int, ...]
+    tls: bool = False
+    """Whether every connection is TLS, where whole nodes are measured."""
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ def _batches(scale: Scale, found: Found) -> None:
     views: dict[str, list[float]] = defaultdict(list)
     for number in range(scale.repetitions):
         found.say(f"{BATCH}-row batches and views, {number + 1} of {scale.repetitions}")
-        with _fresh_site(["batches"]) as place:
+        with _fresh_site(["batches"], scale) as place:
             outcomes.append(record(place, ["batches"], scale.batched_rows, BATCH))
             for key, rates in reading.rates(place):
                 views[key] += rates
@@ -85,7 +87,7 @@ def _singles(scale: Scale, found: Found) -> None:
         outcomes = []
         for number in range(scale.repetitions):
             found.say(f"single rows, {count} devices, {number + 1} of {scale.repetitions}")
-            with _fresh_site(names) as place:
+            with _fresh_site(names, scale) as place:
                 outcomes.append(record(place, names, max(1, scale.single_rows // max(count, 4)), 1))
         found.figures += _single_figures(count, outcomes)
 
@@ -114,8 +116,8 @@ def _profile(scale: Scale, found: Found) -> None:
 
 
 @contextmanager
-def _fresh_site(devices: Sequence[str]) -> Iterator[Site]:
-    with tempfile.TemporaryDirectory() as folder, site(Path(folder), devices) as place:
+def _fresh_site(devices: Sequence[str], scale: Scale) -> Iterator[Site]:
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder), devices, tls=scale.tls) as place:
         yield place
 
 

@@ -4,18 +4,22 @@ They are enrolled, configured and started as the demo does it; the other operato
 beside them and has nothing to do. With ``sampled`` the edge runs under the sampler.
 """
 
+import io
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasync.cli.main import main
 from datasync.demo.run import policy_source
 from datasync.demo.town import Node, Town
 from datasync.domain.errors import DependencyMissing
+from datasync.transport.mosquitto import CONFIGURATION_FILE
 from tests.benchmarks.machine import mosquitto
 
 BROKER = """\
@@ -48,15 +52,20 @@ def sampled_command(into: Path | None) -> list[str]:
 
 
 @contextmanager
-def site(folder: Path, devices: Sequence[str], *, edge_samples: Path | None = None) -> Iterator[Site]:
-    """Start cloud and edge and give them when they are ready; every device's home is the edge."""
-    town = Town(folder, [(name, HOME) for name in devices])
+def site(
+    folder: Path, devices: Sequence[str], *, edge_samples: Path | None = None, tls: bool = False
+) -> Iterator[Site]:
+    """Start cloud and edge and give them when they are ready; every device's home is the edge.
+
+    With ``tls`` every connection is, and the brokers are configured as ``datasync broker config`` has it.
+    """
+    town = Town(folder, [(name, HOME) for name in devices], tls=tls)
     del town.edges[1:]
     brokers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for node in town.servers:
             brokers[node.name] = _broker(node)
-            node.config.write_text(node.config.read_text().replace("embedded://", "mqtt://"))
+            node.config.write_text(node.config.read_text().replace("embedded+", "").replace("embedded:", "mqtt:"))
             command = sampled_command(edge_samples if node is town.edges[0] else None)
             node.run([*command, "datasync.cli.main", node.role.value, "--config", str(node.config)])
         town.open(policy_source())
@@ -71,9 +80,25 @@ def site(folder: Path, devices: Sequence[str], *, edge_samples: Path | None = No
             broker.wait()
 
 
-def _broker(node: Node) -> "subprocess.Popen[bytes]":
+def _plain(node: Node) -> Path:
     config = node.folder / "mosquitto.conf"
     config.write_text(BROKER.format(port=node.broker_port))
+    return config
+
+
+def _secured(node: Node) -> Path:
+    command = ["broker", "config", "--for", node.role.value, "--config", str(node.config)]
+    with redirect_stdout(io.StringIO()):
+        if main(command) != 0:
+            raise RuntimeError(f"no configuration for the broker of {node.name}")
+    config = node.folder / "broker" / CONFIGURATION_FILE
+    if os.geteuid() == 0:
+        config.write_text(f"{config.read_text()}user root\n")
+    return config
+
+
+def _broker(node: Node) -> "subprocess.Popen[bytes]":
+    config = _secured(node) if node.tls else _plain(node)
     try:
         process = subprocess.Popen(
             [mosquitto(), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from datasync.domain.clock import Instant
-from datasync.domain.errors import ConfigError, PeerRefused
+from datasync.domain.errors import ConfigError, LinkError, PeerRefused
 from datasync.domain.ids import NodeName, node_name
 from datasync.nodes.shell import system_clock
 from datasync.security.identity import Role
 from datasync.security.tls import Caller, calling, listening
 from datasync.security.trust import Authority, Trust
+from datasync.transport.embedded import EmbeddedBroker
 from datasync.transport.mqtt import MqttLink
 
 CBD, DOCKS, WATCH = node_name("acme/cbd"), node_name("acme/docks"), node_name("watch-7")
@@ -98,6 +99,26 @@ def test_a_certificate_that_does_not_hold_is_refused_before_anything_is_said(
 
     run(main())
     assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+def test_the_embedded_broker_lets_in_who_has_a_certificate_of_a_trusted_authority(
+    run, peer, acme, tmp_path: Path
+) -> None:
+    watch, stranger = acme.enrol(WATCH, Role.DEVICE), Operator(tmp_path / "stranger").enrol(WATCH, Role.DEVICE)
+
+    async def main() -> None:
+        async with EmbeddedBroker(context=listening(acme.enrol(CBD, Role.EDGE), acme.trust)) as broker:
+            async with peer(broker.url, "watch", "seg", caller=acme.caller(CBD, watch)) as link:
+                await link.publish("seg", bytes(LARGE))
+                assert (await link.next()).payload == bytes(LARGE)
+            for identity in (stranger, None):
+                refused = peer(broker.url, "watch", caller=acme.caller(CBD, identity))
+                refused.start()
+                await refused.trouble(LinkError.code)
+                await refused.stop()
+                assert refused.states == []
+
+    run(main())
 
 
 def test_packets_of_one_record_are_all_handled(run, peer, scripted_broker, acme) -> None:
