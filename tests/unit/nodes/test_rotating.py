@@ -185,7 +185,8 @@ def rotated_again(edge: Edge, address: KeyAddress | None, old: bytes) -> None:
     if json.loads(register(edge))["rotation"] is not None:
         with databases(edge.folder) as (_, keys), pytest.raises(ConfigError, match="has not ended"):
             start(edge.folder, keys)
-        rotated(edge.config, None)
+        done = rotated(edge.config, None)
+        assert (done.data_keys, done.session_keys, done.unreadable) == (5, 3, 0)
     elif read_key(edge.key) == old if edge.key.exists() else False:
         rotated(edge.config, address)
     kept = edge.key if address is None or address.path is None else address.path
