@@ -76,8 +76,9 @@ def _print(findings: Findings, witnesses: Witnesses | None) -> None:
     if not findings.wrong:
         counted = " and ".join(f"{number} entries in the log {name}" for name, number in findings.entries.items())
         print(f"{counted}, none changed or missing")
+    at = readable({"at_ms": findings.countersigned_ms})["at"]
     for name, number in findings.countersigned.items():
-        print(f"the cloud countersigned the log {name} up to entry {number}")
+        print(f"the cloud countersigned the log {name} up to entry {number} at {at}")
     if witnesses is not None and witnesses.cloud is not None and not findings.countersigned:
         print("the cloud has countersigned nothing here")
 

@@ -45,10 +45,11 @@ class Witnesses:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """By log the number of its entries and up to which the cloud countersigned it; and what is wrong, if anything."""
+    """By log the number of its entries, and up to which and when the cloud countersigned it; and what is wrong."""
 
     entries: dict[str, int]
     countersigned: dict[str, int]
+    countersigned_ms: int | None
     wrong: list[str]
 
 
@@ -120,8 +121,9 @@ def find(tx: Connection, witnesses: Witnesses | None) -> Findings:
     entries = {name: log.chain.head(tx).number for name, log in LOGS.items()}
     wrong = [f"the log {name}: {found}" for name, log in LOGS.items() if (found := log.verify(tx)) is not None]
     if witnesses is None:
-        return Findings(entries, {}, wrong)
-    countersigned, kept = [], heads.countersignature(tx)
+        return Findings(entries, {}, None, wrong)
+    countersigned: list[LogHead] = []
+    kept = heads.countersignature(tx)
     if kept is not None:
         try:
             countersigned = opened(kept, witnesses.trust, witnesses.cloud, witnesses.node).heads
@@ -131,7 +133,8 @@ def find(tx: Connection, witnesses: Witnesses | None) -> Findings:
     for ends, whose in ((countersigned, "the cloud countersigned"), (told, "the cloud was told")):
         if (found := difference(tx, ends)) is not None:
             wrong.append(f"{found}, compared with what {whose}")
-    return Findings(entries, {each.log: each.number for each in countersigned}, wrong)
+    taken_ms = kept.taken_ms if kept is not None and countersigned else None
+    return Findings(entries, {each.log: each.number for each in countersigned}, taken_ms, wrong)
 
 
 def own_heads(tx: Connection) -> list[LogHead]:

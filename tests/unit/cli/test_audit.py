@@ -64,7 +64,12 @@ def changed(url: str, table: Table, **values: object) -> None:
 def test_whole_logs_verify(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "verify", "--url", url, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == {"entries": {"decisions": 3, "audit": 2}, "countersigned": {}, "wrong": []}
+    assert found == {
+        "entries": {"decisions": 3, "audit": 2},
+        "countersigned": {},
+        "countersigned_ms": None,
+        "wrong": [],
+    }
     assert main(["audit", "verify", "--url", url]) == 0
     assert capsys.readouterr().out.startswith("3 entries in the log decisions and 2 entries in the log audit, none")
 
@@ -188,7 +193,7 @@ def test_with_the_configuration_the_countersignature_is_checked(edge: Edge, caps
     assert "the cloud has countersigned nothing here" in capsys.readouterr().out
     edge.countersign(edge.cloud)
     assert edge.verify() == 0
-    assert "the cloud countersigned the log audit up to entry 2" in capsys.readouterr().out
+    assert "the cloud countersigned the log audit up to entry 2 at 2023-11-14T22:13:20.000Z" in capsys.readouterr().out
     edge.rewrite()
     assert edge.verify() == 1
     assert "entry 2 of the log audit is another one, compared with what the cloud countersigned" in (
