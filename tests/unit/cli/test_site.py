@@ -160,6 +160,35 @@ def test_a_node_that_cannot_be_asked_is_told(url: str, code: str, site: RunningS
     assert failed.stderr.rstrip().endswith(f"[{code}]")
 
 
+def test_the_cloud_countersigns_the_edges_logs_and_shows_what_it_was_told(site: RunningSite) -> None:
+    edge, cloud = site.folder / "edge" / "edge.toml", f"sqlite:///{site.folder}/cloud/cloud.db"
+    deadline = time.monotonic() + PATIENCE_S
+    while (
+        "audit"
+        not in (found := json.loads(site.done("audit", "verify", "--config", str(edge), "--json")))["countersigned"]
+    ):
+        assert time.monotonic() < deadline, found
+    told = site.folder / "heads.json"
+    told.write_text(site.done("audit", "heads", "--url", cloud, "--json"))
+    assert {each["node"] for each in json.loads(told.read_text())["heads"]} == {"acme/cbd"}
+    site.done("audit", "verify", "--config", str(edge), "--heads", str(told))
+    assert "policy-activated" in site.done("audit", "show", "--config", str(edge), "--kind", "administration")
+
+
+def test_a_nodes_key_is_rotated_while_it_is_stopped_and_what_it_stored_is_still_seen(
+    site: Any, coach: str, rows: list[Any]
+) -> None:
+    config = str(site.folder / "edge" / "edge.toml")
+    running = site.datasync("keys", "rotate", "--config", config)
+    assert running.returncode == 1
+    assert "stop that node" in running.stderr
+    site.stop("edge")
+    assert "data keys" in site.done("keys", "rotate", "--config", config)
+    site.start("edge", BACKBONE=f"mqtt://127.0.0.1:{site.broker['cloud']}")
+    site.wait_ready("edge")
+    assert [json.loads(line) for line in view(site, coach, "--format", "jsonl").splitlines()] == rows
+
+
 def test_a_node_that_is_told_to_stop_ends_well_and_starts_again(site: Any) -> None:
     assert site.stop("edge") == 0
     site.start("edge", BACKBONE=f"mqtt://127.0.0.1:{site.broker['cloud']}")
