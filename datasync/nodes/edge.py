@@ -18,7 +18,7 @@ from datasync.domain.errors import (
     SignerForeign,
     SignerUntrusted,
 )
-from datasync.domain.ids import NodeName, operator_of
+from datasync.domain.ids import NodeName, operator_of, stream_id
 from datasync.domain.tiers import Place
 from datasync.handover.machine import NEVER
 from datasync.handover.states import EdgeState
@@ -103,6 +103,7 @@ class EdgeNode(Node):
         self._witnessed = Witnessed(self, settings.cloud)
         self._revoking = Revoking(self, DEVICES, self._forget_revoked)
         self._cloud: Peer | None = None
+        self.on(Attach, self._on_attach, Role.DEVICE)
         self.on(Upload, self._on_upload, Role.DEVICE)
         self.on(ConsentChange, self._on_consents, Role.DEVICE)
         self.on(Beacon, self._on_beacon, Role.EDGE, Role.CLOUD)
@@ -219,6 +220,10 @@ class EdgeNode(Node):
             stamp=self.stamp(turn.now).pack(),
         )
         self.send(turn, link, topics.beacon(self.name), beacon, retain=True)
+
+    def _on_attach(self, turn: Turn, peer: Peer, attach: Attach) -> None:
+        self._target.attach(turn, peer, attach)
+        self._erasing.refuse(turn, peer, [stream_id(each.public_key) for each in attach.streams])
 
     def _on_upload(self, turn: Turn, peer: Peer, upload: Upload) -> None:
         account = self._roster.of(turn, peer)

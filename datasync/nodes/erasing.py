@@ -117,11 +117,11 @@ class Erasing:
                 self._entomb(turn, stream, each, wanted_by)
         return list(named)
 
-    def refuse(self, turn: Turn, peer: Peer, sent: Iterable[StreamId]) -> None:
-        """Somebody sent what was erased: let it know, by the statement that it can verify."""
-        found = list(erasures.get(turn.tx, sent).values())
+    def refuse(self, turn: Turn, peer: Peer, shown: Iterable[StreamId]) -> None:
+        """Let who still has streams that were erased know it, by the statements, which it can verify."""
+        found = list(erasures.get(turn.tx, shown).values())
         for page in _pages(found, limits.ERASE_STATEMENTS_MAX):
-            self._node.note(turn, turn.arrival.topic, StreamErased(f"{peer.name} sends of streams that were erased"))
+            self._node.note(turn, turn.arrival.topic, StreamErased(f"{peer.name} has streams that were erased"))
             self._node.send(turn, *way_to(self._node, peer.role, peer.name), Erase(statements=_statements(page)))
 
     def obeyed(self, turn: Turn, peer: Peer, erased: list[StreamId]) -> None:

@@ -63,7 +63,6 @@ class Target:
         self._expiry_due_ms = 0
         node.on(Prepare, self._on_prepare, Role.EDGE)
         node.on(Segments, self._on_segments, Role.EDGE)
-        node.on(Attach, self._on_attach, Role.DEVICE)
         node.on(Delta, self._on_delta, Role.EDGE)
         node.on(Superseded, self._on_superseded, Role.EDGE)
         node.on(Release, self._on_release, Role.EDGE)
@@ -128,7 +127,8 @@ class Target:
 
     # --- the device attaches
 
-    def _on_attach(self, turn: Turn, peer: Peer, attach: Attach) -> None:
+    def attach(self, turn: Turn, peer: Peer, attach: Attach) -> None:
+        """Take over a device that says that it is here. Raises SignerForeign, HandoverError and its kinds."""
         token, signer = tokens.opened(attach.token, self._node.kit.trust, turn.now)
         if signer != peer or token.order != (attach.incarnation, attach.epoch):
             raise SignerForeign(f"{peer.name} shows a token of {token.device}")

@@ -25,6 +25,8 @@ def _unenforced(document: Document) -> Iterator[tuple[Path, str]]:
         if rule.action == "copy":
             yield ("handover", index, "action"), "a source's keeping its own copy (it erases it, as with move)"
     if document.erasure is not None:
-        yield ("erasure",), "erasing a subject"
+        yield ("erasure", "compact"), "rewriting files after an erasure (docs/ERASURE.md says what remains)"
+        if document.erasure.models:
+            yield ("erasure", "models"), "what an erasure does to models (a subject's rows are erased)"
     if document.models is not None:
         yield ("models", "lower_by"), "lowering a model's label"

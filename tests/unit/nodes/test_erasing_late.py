@@ -102,6 +102,33 @@ def test_a_device_that_is_restored_from_an_old_copy_erases_it_when_it_meets_an_e
     assert net.nodes[CBD].rows() == {"public": 1, "edge-private": 1}
 
 
+def test_a_restored_device_that_owes_nothing_is_told_when_it_attaches_before_it_records_more(
+    net: Wire, tmp_path: Path
+) -> None:
+    net.record(1)
+    net.wait(1_000)
+    with as_of(net, WATCH, tmp_path):
+        erase(net)
+    net.wait(3_000)
+    assert net.nodes[WATCH].rows() == {"user-private": 1}
+    net.record(2)
+    assert net.nodes[WATCH].rows() == {"user-private": 2, "edge-private": 1, "public": 1}
+    assert net.nodes[CBD].rows() == {"edge-private": 1, "public": 1}
+
+
+def test_what_is_said_again_of_an_erasure_changes_nothing(net: Wire) -> None:
+    net.record(1)
+    erase(net)
+    before = {name: net.nodes[name].held() for name in (WATCH, CBD, DOCKS, CLOUD)}
+    kinds = (messages.Erase, messages.Erased)
+    said = [(name, each) for name in before for kind in kinds for each in net.carried(kind, name)]
+    assert {name for name, _ in said} == before.keys()
+    for name, each in said:
+        net.give(name, each, deliver=False)
+    net.now_ms += 10
+    assert before == {name: net.nodes[name].held() for name in before}
+
+
 # --- handovers
 
 
