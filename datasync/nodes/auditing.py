@@ -94,12 +94,13 @@ class Witness:
 
     def _take(self, turn: Turn, peer: Peer, message: Heads) -> None:
         said_ms = HybridTime.unpack(message.stamp).wall_ms
-        ends = {each.log: Head(each.number, each.hash) for each in message.heads if each.log in LOGS}
+        ends = {log: Head() for log in LOGS if heads.get(turn.tx, peer.name, log) is not None}  # a log never vanishes
+        ends |= {each.log: Head(each.number, each.hash) for each in message.heads if each.log in LOGS}
         verdicts = {log: heads.take(turn.tx, peer.name, log, head, said_ms) for log, head in ends.items()}
         wrong = [log for log, verdict in verdicts.items() if verdict is Verdict.CONTRADICTING]
         for log in wrong:
             self._contradicted(turn, peer, log, ends[log])
-        if ends and not wrong and Verdict.OUTDATED not in verdicts.values():
+        if verdicts and not wrong and Verdict.OUTDATED not in verdicts.values():
             named = [LogHead(log=log, number=head.number, hash=head.hash) for log, head in ends.items()]
             statement = HeadStatement(node=peer.name, heads=named, stamp=message.stamp)
             signed = envelope.sign(self._node.kit.identity, HeadStatement.CONTEXT, cbor.dumps(statement.model_dump()))

@@ -15,9 +15,18 @@ from datasync.store import audit, decisions, heads, registers, tables
 from datasync.store.audit import Event
 from datasync.store.decisions import Decision
 from datasync.store.heads import Said
-from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, POLICY, START_MS, WATCH, Wire
+from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, START_MS, WATCH, Wire
 
-POLICY_2 = POLICY.replace(b"revision: 1", b"revision: 2")
+OPENED = Decision(
+    at_ms=START_MS,
+    event="opened",
+    worker="coach",
+    collection="steps",
+    purpose="test.run",
+    revision=1,
+    digest="d" * 64,
+    code="ALLOW",
+)
 
 
 def events(net: Wire, name: NodeName) -> list[tuple[str, str, str]]:
@@ -96,19 +105,9 @@ def test_both_logs_are_said_at_most_once_a_minute_and_only_when_they_grew(net: W
     before = len(net.said(Heads))
     net.wait(5 * INTERVAL_MS, step_ms=5_000)
     assert len(net.said(Heads)) == before
-    opened_view = Decision(
-        at_ms=START_MS,
-        event="opened",
-        worker="coach",
-        collection="steps",
-        purpose="test.run",
-        revision=1,
-        digest="d" * 64,
-        code="ALLOW",
-    )
     for _ in range(10):
         with net.nodes[CBD].database.write() as tx:
-            decisions.append(tx, opened_view)
+            decisions.append(tx, OPENED)
         log_something(net)
         net.wait(6_000, step_ms=1_000)
     assert 1 <= len(net.said(Heads)) - before <= 2
@@ -154,6 +153,18 @@ def test_an_edge_that_cuts_its_log_is_found_once_and_stays_noted(net: Wire) -> N
     assert (found := said(net)) is not None
     assert found.number == 3
     assert found.contradicted_ms is not None
+
+
+def test_an_edge_that_empties_one_of_its_logs_is_found(net: Wire) -> None:
+    with net.nodes[CBD].database.write() as tx:
+        decisions.append(tx, OPENED)
+    net.wait(INTERVAL_MS, step_ms=5_000)
+    with net.nodes[CBD].database.write() as tx:
+        tx.execute(delete(tables.audit))
+        registers.put(tx, "audit head", [0, ""])
+        decisions.append(tx, OPENED)
+    net.wait(INTERVAL_MS, step_ms=5_000)
+    assert events(net, CLOUD)[-1] == ("log-contradicted", CLOUD, CBD)
 
 
 def test_an_old_word_that_a_broker_repeats_is_no_contradiction(net: Wire) -> None:
