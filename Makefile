@@ -4,6 +4,7 @@
 #   make test [ARGS="tests/unit"]      the tests; installs Mosquitto, PostgreSQL and Chromium from Debian where it may
 #   make lint                          style, types, the direction of imports, the size of functions and files
 #   make bench [ARGS=…]                the benchmarks
+#   make fuzz [FUZZ_SECONDS=300]       coverage-guided fuzzing of the parsers
 #   make simulate [SEEDS=1000]         the deterministic simulation of whole deployments
 #   make wheel                         dist/datasync-….whl and the source archive
 #   make clean                         remove what the targets above made
@@ -12,9 +13,10 @@ SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 SEEDS ?= 100
+FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint bench simulate wheel clean
+.PHONY: demo test lint bench fuzz simulate wheel clean
 
 demo: .venv/.with-demo
 	$(BIN)/datasync demo $(ARGS)
@@ -35,12 +37,15 @@ bench: .venv/.with-bench
 simulate: .venv/.with-all
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 
+fuzz: .venv/.with-all
+	$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(ARGS)
+
 wheel: .venv/.with-all
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
 clean:
-	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
 
 # The stamps: an environment is made again only when what it depends on has changed.
 .venv/.with-demo: pyproject.toml .ci/venv
