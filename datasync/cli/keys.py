@@ -6,6 +6,7 @@ Addresses of keys are written as in a configuration: ``file:PATH``, ``passphrase
 import argparse
 import os
 import secrets
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from datasync.nodes.config_file import load_any
 from datasync.nodes.rotating import rotate
 from datasync.nodes.shell import system_clock
 from datasync.security import node_keys
-from datasync.security.node_keys import NEW_PASSPHRASE_VARIABLE, KeyAddress
+from datasync.security.node_keys import NEW_PASSPHRASE_VARIABLE, KeyAddress, Kind
 from datasync.security.wrapping import KEY_BYTES
 
 
@@ -51,7 +52,10 @@ def _encrypt(arguments: argparse.Namespace) -> int:
     around = node_key.surroundings()
     key = node_keys.read(arguments.key, around)
     node_keys.write(arguments.to, key, node_key.surroundings(NEW_PASSPHRASE_VARIABLE), secrets.token_bytes)
-    return _made(arguments, arguments.to)
+    made = _made(arguments, arguments.to)
+    if arguments.key.kind is Kind.FILE and not arguments.json:
+        print(f"# when the node has started with it, destroy the plain one: shred -u {shlex.quote(arguments.key.what)}")
+    return made
 
 
 def _made(arguments: argparse.Namespace, address: KeyAddress) -> int:

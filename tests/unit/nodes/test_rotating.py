@@ -291,6 +291,7 @@ def test_a_key_is_made_put_under_a_passphrase_and_under_another(
     assert capsys.readouterr().out == f'node_key = "{plain}"\n'
     monkeypatch.setenv("DATASYNC_NEW_PASSPHRASE", "correct horse")
     assert main(["keys", "encrypt", plain, first]) == 0
+    assert f"shred -u {tmp_path}/keys/a" in capsys.readouterr().out
     monkeypatch.setenv("DATASYNC_PASSPHRASE", "correct horse")
     monkeypatch.setenv("DATASYNC_NEW_PASSPHRASE", "battery staple")
     assert main(["keys", "encrypt", first, second]) == 0
