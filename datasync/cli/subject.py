@@ -106,12 +106,12 @@ def _erase(arguments: argparse.Namespace) -> int:
     if arguments.config is None:
         path = ("v1", "subjects", _subject(arguments), "erase")
         wanted = {"collection": arguments.collection, "everything": arguments.everything}
-        erased = ApiClient.of(arguments).post(*path, document=wanted)["streams"]
-        found = _awaiting(arguments, lambda: _client_where(arguments))
+        client = ApiClient.of(arguments)
+        streams = client.post(*path, document=wanted)["streams"]
+        ours = _awaiting(arguments, lambda: [_erased_there(client, stream) for stream in streams])
     else:
-        erased, found = _erase_here(arguments)
-    ours = [each for each in found["erased"] if each["stream"] in erased]
-    awaited = sorted({place for each in ours for place in each["awaited"]})
+        ours = _erase_here(arguments)
+    awaited = _awaited(ours)
     if arguments.json:
         print_json({"erased": ours, "awaited": awaited})
     else:
@@ -122,7 +122,7 @@ def _erase(arguments: argparse.Namespace) -> int:
     return 1 if awaited else 0
 
 
-def _erase_here(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+def _erase_here(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     config = _config(arguments)
     with Device(config) as device:
         name = device.whereabouts.device
@@ -130,11 +130,21 @@ def _erase_here(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Any
             raise ConfigError(f"this is the device {name}, not {arguments.subject}")
         erased = device.erase(arguments.collection, everything=arguments.everything)
 
-        def look() -> dict[str, Any]:
+        def look() -> list[dict[str, Any]]:
             with device.read() as tx:
-                return held.where(tx, name, Place.DEVICE, name).model_dump()
+                found = held.where(tx, name, Place.DEVICE, name).model_dump()
+            return [each for each in found["erased"] if each["stream"] in erased]
 
-        return [str(each) for each in erased], _awaiting(arguments, look)
+        return _awaiting(arguments, look)
+
+
+def _erased_there(client: ApiClient, stream: str) -> dict[str, Any]:
+    (erased,) = client.get("v1", "subjects", stream, "where")["erased"]
+    return dict(erased)
+
+
+def _awaited(erased: list[dict[str, Any]]) -> list[str]:
+    return sorted({place for each in erased for place in each["awaited"]})
 
 
 def _consent(arguments: argparse.Namespace) -> int:
@@ -148,13 +158,13 @@ def _consent(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _awaiting(arguments: argparse.Namespace, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _awaiting(arguments: argparse.Namespace, look: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Look until every place has confirmed, or the time is over; tell who is awaited meanwhile."""
     deadline_s, told = time.monotonic() + arguments.wait, None
-    while (found := look())["awaited"] and time.monotonic() < deadline_s:
-        if found["awaited"] != told and not arguments.json:
-            told = found["awaited"]
-            print(f"waiting for {', '.join(told)}", file=sys.stderr)
+    while (awaited := _awaited(found := look())) and time.monotonic() < deadline_s:
+        if awaited != told:
+            told = awaited
+            print(f"waiting for {', '.join(awaited)}", file=sys.stderr)
         time.sleep(LOOK_S)
     return found
 
@@ -165,6 +175,8 @@ def _client_where(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _subject(arguments: argparse.Namespace) -> str:
+    if arguments.url is None:
+        raise ConfigError("which node?", fix="use --config for this device's own files, or --url")
     if arguments.subject is None:
         raise ConfigError("whose data?", fix="name the device, or a stream's id, or use --config")
     return str(arguments.subject)

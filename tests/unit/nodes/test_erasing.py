@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import func, select
 
-from datasync.domain.errors import NotFound
-from datasync.domain.ids import NodeName, StreamId
+from datasync.domain.errors import ErasureForeign, NotFound
+from datasync.domain.ids import NodeName, StreamId, node_name
 from datasync.handover import accounts
 from datasync.handover.states import EdgeState
-from datasync.nodes.node import Activate, ConsentInput, Erase, Move, Outgoing, Record
+from datasync.nodes.node import Activate, Arrival, ConsentInput, Erase, Move, Outgoing, Record
+from datasync.nodes.source import DEVICES
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
 from datasync.protocol import cbor, envelope, messages, topics
@@ -188,6 +189,26 @@ def test_each_place_notes_in_its_audit_log_what_was_erased(net: Wire) -> None:
             entries = audit.page(tx, event=audit.Event.ERASURE)
         assert {each.actor for each in entries} == {wanted_by}
         assert {each.subject for each in entries} == tombstones(net, name).keys()
+
+
+def test_of_a_plain_device_its_edge_has_the_keys_and_erases_at_its_administrators_word(net: Wire) -> None:
+    plain = node_name("scale-1")
+    row = b'{"who": "bob", "number": 1, "label": "x"}'
+    published = Arrival(DEVICES, "ds/1/d/scale-1/json/steps", row)
+    net.give(CBD, published)
+    net.record(1)
+    assert net.nodes[CLOUD].rows() == {"public": 2}
+    for device in (WATCH, node_name("nobody")):
+        net.give(CBD, Erase(6, device, None, True))
+        assert isinstance(net.answers[6], ErasureForeign)
+    net.give(CBD, Erase(7, plain, None, True))
+    net.wait(3_000)
+    assert len(net.answers[7]) == 2
+    assert pending(net, CBD) == set()
+    assert (net.nodes[CBD].rows(), net.nodes[CLOUD].rows()) == ({"public": 1, "edge-private": 1}, {"public": 1})
+    net.give(CBD, published)
+    net.wait(1_000)
+    assert net.nodes[CLOUD].rows() == {"public": 2}, "it goes on in new streams"
 
 
 # --- who is away
