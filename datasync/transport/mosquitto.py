@@ -130,12 +130,13 @@ def access_list(owner: NodeName, role: Role) -> str:
 
 
 _ANYBODY = NodeName("+")
-_EVERYWHERE = (("read", topics.BEACONS), ("read", topics.POLICY))
+_EVERYWHERE = (("read", topics.BEACONS), ("read", topics.POLICY), ("read", topics.REVOKED))
+_GIVEN_OUT = (("readwrite", topics.POLICY), ("readwrite", topics.REVOKED))
 _EDGE = (
     *(("read", topic) for topic in topics.UPLINKS),
     ("write", topics.device_down(_ANYBODY)),
     ("write", topics.beacon(CLIENT)),
-    ("readwrite", topics.POLICY),
+    *_GIVEN_OUT,
 )
 _DEVICES = (
     ("write", topics.device_up(CLIENT)),
@@ -148,7 +149,7 @@ _CLOUD = (
     ("read", topics.TO_CLOUD),
     ("write", topics.edge_in(_ANYBODY, CLIENT)),
     ("write", topics.beacon(CLIENT)),
-    ("readwrite", topics.POLICY),
+    *_GIVEN_OUT,
 )
 _EDGES = (
     ("write", topics.cloud_in(CLIENT)),

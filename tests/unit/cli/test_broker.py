@@ -8,6 +8,7 @@ import pytest
 from datasync.cli.main import main
 from datasync.domain.ids import node_name
 from datasync.domain.limits import MESSAGE_BYTES_MAX, WINDOW_BYTES
+from datasync.protocol import topics
 from datasync.security.certificates import Role
 from datasync.security.trust import Trust
 from datasync.transport import mosquitto
@@ -130,4 +131,4 @@ def test_no_client_has_a_topic_that_does_not_name_it_but_what_is_for_all() -> No
     for role, owner in ((Role.EDGE, EDGE), (Role.CLOUD, CLOUD)):
         patterns = re.findall(r"^pattern (\w+) (.+)$", mosquitto.access_list(owner, role), re.MULTILINE)
         without = {(how, topic) for how, topic in patterns if "%u" not in topic}
-        assert without == {("read", "ds/1/edge/+/beacon"), ("read", "ds/1/policy")}
+        assert without == {("read", topics.BEACONS), ("read", topics.POLICY), ("read", topics.REVOKED)}
