@@ -148,7 +148,8 @@ def _awaited(erased: list[dict[str, Any]]) -> list[str]:
 
 
 def _consent(arguments: argparse.Namespace) -> int:
-    page = ApiClient.of(arguments).get("v1", "subjects", _subject(arguments), "consent")
+    subject = _subject(arguments)
+    page = ApiClient.of(arguments).get("v1", "subjects", subject, "consent")
     if arguments.json:
         print_json(page)
     elif page["consents"]:
@@ -170,7 +171,8 @@ def _awaiting(arguments: argparse.Namespace, look: Callable[[], list[dict[str, A
 
 
 def _client_where(arguments: argparse.Namespace) -> dict[str, Any]:
-    found: dict[str, Any] = ApiClient.of(arguments).get("v1", "subjects", _subject(arguments), "where")
+    subject = _subject(arguments)
+    found: dict[str, Any] = ApiClient.of(arguments).get("v1", "subjects", subject, "where")
     return found
 
 
