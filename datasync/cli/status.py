@@ -11,7 +11,7 @@ SHOWN = 20
 LISTS = {
     "devices": ("device", "state", "edge", "incarnation", "epoch", "mode", "policy_revision", "since", "waiting_rows"),
     "edges": ("name", "devices", "load", "policy_revision", "seen"),
-    "workers": ("worker", "in_policy", "created", "expires"),
+    "workers": ("worker", "in_policy", "purposes", "created", "expires"),
     "handovers": ("device", "role", "peer", "phase", "epoch", "planned", "started", "finished", "rows"),
 }
 """Which lists are shown, and their columns for people; ``--json`` has all that the node says."""

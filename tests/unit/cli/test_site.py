@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -194,3 +195,31 @@ def test_a_node_that_is_told_to_stop_ends_well_and_starts_again(site: Any) -> No
     site.start("edge", BACKBONE=f"mqtt://127.0.0.1:{site.broker['cloud']}")
     site.wait_ready("edge")
     assert "watch-9" in site.done("status", "--url", site.url("edge"))
+
+
+def test_a_revocation_list_that_the_cloud_is_given_is_known_at_the_edge_within_seconds(site: RunningSite) -> None:
+    authority, folder = str(site.folder / "authority"), site.folder
+    site.done("enroll", "device", "stolen", "--authority", authority, "--folder", str(folder / "stolen"))
+    listed, crl = str(folder / "revoked.cose"), str(folder / "revoked.pem")
+    out = ("--authority", authority, "--out", listed, "--crl-out", crl)
+    assert "stolen" in site.done("enroll", "revoke", "stolen", *out)
+    site.done("enroll", "push-revocations", listed, "--url", site.url("cloud"))
+    deadline = time.monotonic() + PATIENCE_S
+    while not re.search(r"revocations_acme +1", site.done("status", "--url", site.url("edge"))):
+        assert time.monotonic() < deadline
+    older = (folder / "revoked.cose").read_bytes()
+    site.done("enroll", "revoke", *out)
+    site.done("enroll", "push-revocations", listed, "--url", site.url("cloud"))
+    (folder / "older.cose").write_bytes(older)
+    refused = site.datasync("enroll", "push-revocations", str(folder / "older.cose"), "--url", site.url("cloud"))
+    assert refused.returncode == 1
+    assert "REVOCATION_STALE" in refused.stderr
+
+
+def test_a_token_for_one_purpose_opens_no_view_for_another(site: RunningSite) -> None:
+    words = ("enroll", "worker", "some-worker", "--purpose", "improve.train", "--url", site.url("edge"), "--json")
+    token = json.loads(site.done(*words))["token"]
+    asked = ("view", "motion", "--url", site.url("edge"), "--purpose", "service.coaching")
+    refused = site.datasync(*asked, token=token)
+    assert refused.returncode == 1
+    assert "PURPOSE_FORBIDDEN" in refused.stderr
