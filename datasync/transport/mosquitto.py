@@ -57,7 +57,7 @@ class BrokerPlan:
 def configuration(plan: BrokerPlan) -> str:
     """Return the text of ``mosquitto.conf``."""
     is_edge = plan.role is Role.EDGE
-    revoked = [] if plan.crl is None else ["# Whose certificate is revoked; read at the start.", f"crlfile {plan.crl}"]
+    revoked = [] if plan.crl is None else [*_REVOKED, f"crlfile {plan.crl}"]
     lines = [
         f"# Mosquitto as the broker of {plan.owner}, made by: datasync broker config --for {plan.role}",
         "# Make it again rather than change it.",
@@ -100,6 +100,7 @@ def configuration(plan: BrokerPlan) -> str:
     return "\n".join(lines)
 
 
+_REVOKED = ("# Whose certificate is revoked: read at the start and on SIGHUP, and held against whoever connects then.",)
 _PERSISTENT = (
     "# What plain devices published, and the edge has not committed yet, outlasts a restart. It is on the disk as it",
     "# came, unencrypted; without plain devices put `persistence false` here.",

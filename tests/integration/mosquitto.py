@@ -55,6 +55,10 @@ class Mosquitto:
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
+    def reload(self) -> None:
+        """Have it read its files again; what is said after this returns it may hear before or after."""
+        self._send(signal.SIGHUP)
+
     def pause(self) -> None:
         """Leave its connections open, but answer nothing until ``resume``."""
         self._send(signal.SIGSTOP)

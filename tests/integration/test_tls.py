@@ -8,7 +8,7 @@ import asyncio
 import datetime
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,20 @@ def edge_broker(realm: Realm, revoked: Path) -> Iterator[Mosquitto]:
     broker.kill()
 
 
+@pytest.fixture
+def start_realm_broker(realm: Realm) -> Iterator[Callable[..., Mosquitto]]:
+    """Start the broker of an edge, with more options for ``datasync broker config``."""
+    started: list[Mosquitto] = []
+
+    def start(edge: NodeName, *options: str) -> Mosquitto:
+        started.append(realm.broker(edge, Role.EDGE, *options))
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.kill()
+
+
 @pytest.fixture(scope="module")
 def backbone(realm: Realm) -> Iterator[Mosquitto]:
     broker = realm.broker(CLOUD, Role.CLOUD)
@@ -102,7 +116,7 @@ def test_a_certificate_that_does_not_hold_does_not_get_in(
         "another authority": lambda: realm.enrol(WATCH, Role.DEVICE, "mallory", label="mallory"),
         "expired": lambda: realm.enrol(WATCH, Role.DEVICE, label="expired", ago_days=2),
         "revoked": lambda: revoked,
-        "a broker's": lambda: realm.enrol(DOCKS, Role.BROKER),
+        "a broker's": lambda: realm.enrol(DOCKS, Role.BROKER, label="client"),
         "none": lambda: None,
     }[mistake]()
 
@@ -112,6 +126,25 @@ def test_a_certificate_that_does_not_hold_does_not_get_in(
 
     run(main())
     assert alert in caplog.text
+
+
+def test_who_is_revoked_while_the_broker_runs_does_not_get_in_again(run, realm, start_realm_broker) -> None:
+    identity, crl = realm.enrol(OTHER, Role.DEVICE, label="soon-revoked"), realm.folder / "later.pem"
+    nobody = revocation_list(realm.authorities["borealis"], [])
+    crl.write_bytes(revocation_list(realm.authorities["acme"], []) + nobody)
+    broker = start_realm_broker(DOCKS, "--crl", str(crl))
+    serial = x509.load_der_x509_certificate(Identity.load(identity).certificate).serial_number
+
+    async def main() -> None:
+        async with linked(realm, broker, DOCKS, identity) as device:
+            crl.write_bytes(revocation_list(realm.authorities["acme"], [serial]) + nobody)
+            broker.reload()
+            while "Reloading config." not in "".join(broker.log):
+                await asyncio.sleep(0.01)  # the broker tells its log alone
+            assert device.states == [True]
+        await refused(linked(realm, broker, DOCKS, identity), PeerRefused.code)
+
+    run(main())
 
 
 def test_a_link_that_meant_another_node_says_nothing_to_this_one(run, realm, devices, edge_broker, caplog) -> None:
