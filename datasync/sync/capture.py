@@ -59,12 +59,12 @@ class Captor:
         if not 0 < batch.num_rows <= limits.SEGMENT_ROWS_MAX:
             raise RecordError(f"a batch has 1 to {limits.SEGMENT_ROWS_MAX} rows, not {batch.num_rows}")
         layers = split(policy, collection, batch, subject_key=self.pseudonym_key, now=now)
-        known = own_streams(tx, self.device, collection)
+        generation = _begun(tx, self.device, collection)[0]
+        known = _of_generation(tx, self.device, collection, generation)
         first = _next(known.values())
         last = first + batch.num_rows - 1
         heads: dict[str, str] = registers.get(tx, f"heads:{self.device}:{collection}", {})
         new, have = [], {}
-        generation = _begun(tx, self.device, collection)[0]
         for layer in layers:
             if layer.tier > self.place.highest_tier:
                 continue
@@ -115,17 +115,13 @@ class Captor:
 
 def own_streams(tx: Connection, device: NodeName, collection: str) -> dict[Tier, Stream]:
     """Return by tier the device's streams of one collection that rows are captured into now."""
-    generation = _begun(tx, device, collection)[0]
-    return {
-        each.tier: each
-        for each in streams.of_device(tx, device)
-        if (each.collection, each.generation) == (collection, generation)
-    }
+    return _of_generation(tx, device, collection, _begun(tx, device, collection)[0])
 
 
 def recorded(tx: Connection, device: NodeName, collection: str) -> int:
     """Return how many rows of the collection were ever made durable here, those that were erased since included."""
-    return _begun(tx, device, collection)[1] + _next(own_streams(tx, device, collection).values())
+    generation, before = _begun(tx, device, collection)
+    return before + _next(_of_generation(tx, device, collection, generation).values())
 
 
 def begin_anew(tx: Connection, device: NodeName, collection: str, after: int) -> None:
@@ -172,6 +168,11 @@ def _time_range(policy: Policy, collection: str, batch: pa.RecordBatch) -> tuple
     bounds = pc.min_max(batch.column(column))
     first_us, last_us = bounds["min"].value, bounds["max"].value
     return (None, None) if first_us is None else (first_us // 1_000, last_us // 1_000)
+
+
+def _of_generation(tx: Connection, device: NodeName, collection: str, generation: int) -> dict[Tier, Stream]:
+    wanted = (collection, generation)
+    return {each.tier: each for each in streams.of_device(tx, device) if (each.collection, each.generation) == wanted}
 
 
 def _begun(tx: Connection, device: NodeName, collection: str) -> tuple[int, int]:
