@@ -6,9 +6,10 @@ is stored of the stream goes: rows, consents, what another operator's edge made 
 the data keys are destroyed, durably, and only then the receipt is signed and given. A crash in between is made up for
 when the node starts; of a stream that has a tombstone nothing is ever taken again.
 
-An edge that a device asks tells the cloud and every edge whose beacon it ever heard, as any of them may have been sent
-something in advance, or may get something late; it goes on, ever less often, until it has all receipts. The cloud
-hears the same beacons and knows no more, so it only obeys. Whoever sends what was erased is told the statement, and
+An edge that a device asks tells its cloud and every edge whose beacon it ever heard, as any of them may have been sent
+something in advance, or may get something late; it goes on, ever less often, until it has all receipts. Its cloud
+hears the same beacons and knows no more, so it only obeys; an edge of another operator, which may have another cloud,
+tells that one. Whoever sends what was erased is told the statement, and
 obeys it too: so a node that was away, or was restored from an old copy, learns of it.
 """
 
@@ -21,7 +22,7 @@ from cryptography.exceptions import InvalidSignature
 from datasync.domain import limits
 from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.errors import MessageError, SignatureInvalid, SignerForeign, StreamErased
-from datasync.domain.ids import NodeName, StreamId, stream_id
+from datasync.domain.ids import NodeName, StreamId, operator_of, stream_id
 from datasync.domain.tiers import Place
 from datasync.handover import accounts
 from datasync.handover.states import EdgeState
@@ -85,6 +86,7 @@ class Erasing:
         self._shred_due_ms: int | None = 0
         self._askers: dict[Asker, set[StreamId]] = {}
         self._news: dict[StreamId, set[str]] = {}
+        self._speaks_for: frozenset[str] = frozenset([node.name])
         self._tickets: dict[int, tuple[StreamId, ...]] = {}
         node.on(Erase, self._on_erase, *roles)
         node.on(Erased, self._on_erased, *roles)
@@ -200,11 +202,11 @@ class Erasing:
         return envelope.sign(self._node.kit.identity, EraseReceipt.CONTEXT, cbor.dumps(receipt.model_dump()))
 
     def _tell(self, turn: Turn, asker: Asker, about: set[StreamId], *, news_only: bool) -> None:
-        """Tell a device all receipts that there are, and any other node this one's own."""
+        """Tell a device all receipts that there are, and any other node those that this one is to bring."""
         for page in _pages(sorted(about), limits.ERASE_STATEMENTS_MAX):
             found = erasures.receipts(turn.tx, page)
             if asker.role is not Role.DEVICE:
-                found = [each for each in found if each.place == self._node.name]
+                found = [each for each in found if each.place in self._speaks_for]
             pending = sorted({NodeName(each.place) for each in found if each.signed is None})
             if news_only:
                 found = [each for each in found if each.place in self._news.get(each.stream, ())]
@@ -228,11 +230,13 @@ class EdgeErasing(Erasing):
     def __init__(self, node: Node, cloud: NodeName) -> None:
         super().__init__(node, Role.DEVICE, Role.EDGE, Role.CLOUD)
         self._cloud = cloud
+        self._speaks_for |= {cloud}
         self._pursuits: dict[NodeName, Pursuit] = {}
 
     def begin(self, turn: Turn) -> None:
-        """Take up what the database says is awaited."""
-        self._pursuits = {NodeName(place): Pursuit(NodeName(place)) for place in erasures.awaited(turn.tx)}
+        """Take up what the database says is awaited of nodes that this one can reach."""
+        reached = erasures.awaited(turn.tx) & {self._cloud, *self._edges(turn)}
+        self._pursuits = {NodeName(place): Pursuit(NodeName(place)) for place in reached}
 
     def duties(self, turn: Turn) -> None:
         """Erase, and tell those whose receipts are awaited."""
@@ -250,9 +254,15 @@ class EdgeErasing(Erasing):
 
     def everywhere(self, turn: Turn, erased: list[StreamId]) -> None:
         """Have the cloud and all other edges erase these streams, too."""
-        edges = {NodeName(each.name) for each in peers.all(turn.tx, Role.EDGE)}
+        self._have(turn, erased, {self._cloud, *self._edges(turn)} - {self._node.name})
+
+    def _edges(self, turn: Turn) -> set[NodeName]:
+        return {NodeName(each.name) for each in peers.all(turn.tx, Role.EDGE)}
+
+    def _have(self, turn: Turn, erased: list[StreamId], places: Iterable[NodeName]) -> None:
+        """Tell these places what to erase, unless they have been told."""
         expected = {(each.stream, each.place) for each in erasures.receipts(turn.tx, erased)}
-        for place in ({self._cloud} | edges) - {self._node.name}:
+        for place in places:
             if fresh := [stream for stream in erased if (stream, place) not in expected]:
                 erasures.expect(turn.tx, fresh, [place])
                 self._pursuits.setdefault(place, Pursuit(place)).soon(turn.now)
@@ -265,9 +275,16 @@ class EdgeErasing(Erasing):
             accounts.save_keys(turn.tx, self._node.kit.vault, device, None)
 
     def obeyed(self, turn: Turn, peer: Peer, erased: list[StreamId]) -> None:
-        """A device asks nobody but its edge."""
+        """A device asks nobody but its edge, and another operator's edge not this one's cloud."""
         if peer.role is Role.DEVICE:
             self.everywhere(turn, erased)
+        elif peer.operator != operator_of(self._node.name):
+            self._have(turn, erased, [self._cloud])
+
+    def _on_erased(self, turn: Turn, peer: Peer, message: Erased) -> None:
+        super()._on_erased(turn, peer, message)
+        ours = erasures.among(turn.tx, message.streams)
+        erasures.expect(turn.tx, sorted(ours), message.pending)  # which its sender tells
 
 
 def way_to(node: Node, role: Role, name: NodeName) -> tuple[str, str]:

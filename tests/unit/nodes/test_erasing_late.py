@@ -13,7 +13,7 @@ from datasync.protocol import envelope, messages, topics
 from datasync.protocol.messages import Erased
 from datasync.protocol.parts import EraseReceipt, EraseStatement, decode_part
 from datasync.security.identity import Role
-from datasync.store import segments, terms
+from datasync.store import erasures, segments, terms
 from datasync.store.database import Database
 from tests.unit.nodes.test_between_operators import NARROW, PIER, columns, crossing
 from tests.unit.nodes.test_erasing import EVERYWHERE, erase, is_empty, known, pending, rows_deleted, tombstones
@@ -199,6 +199,9 @@ def test_what_another_operators_edge_was_given_in_the_place_of_a_stream_goes_wit
         erase(net, wait_ms=20_000)
         assert is_empty(net, WATCH, CBD, PIER, CLOUD)
         assert rows_deleted(net)[PIER] == 6
+        with net.nodes[CBD].database.read() as tx:
+            told = {each.place for each in erasures.receipts(tx, tombstones(net, CBD)) if each.signed}
+        assert told == {CBD, CLOUD}, "another operator's edge told its cloud, which could be another one"
         for each in deltas:
             net.give(PIER, each)
         assert is_empty(net, PIER)
@@ -227,4 +230,4 @@ def test_only_who_may_know_hears_what_other_places_signed(net: Wire) -> None:
     trust, signers = net.nodes[CBD].kit.trust, set()
     for raw in answer.receipts:
         signers.add(envelope.verify(raw, EraseReceipt.CONTEXT, trust, net.now, bytes_max=8_192).peer)
-    assert {(each.name, each.role) for each in signers} == {(CBD, Role.EDGE)}
+    assert {(each.name, each.role) for each in signers} == {(CBD, Role.EDGE), (CLOUD, Role.CLOUD)}
