@@ -25,6 +25,7 @@ from datasync.domain.ids import NodeName
 from datasync.nodes.shell import system_clock
 from datasync.security.certificates import Role, read_authority
 from datasync.security.files import read_file, write_private
+from datasync.security.sealing import Kem
 from datasync.security.trust import AUTHORITY_FILE, Authority, Trust
 from datasync.security.vault import load_or_create_node_key
 from datasync.store.workers import token_hash
@@ -100,6 +101,12 @@ def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
         metavar="HOST",
         help="a name or address by which TLS clients that are not told the node's name may know it; repeatable",
     )
+    parser.add_argument(
+        "--kem",
+        choices=[kem.value for kem in Kem],
+        default=Kem.X25519.value,
+        help="how keys are sealed to it; mlkem768-x25519 also withstands quantum computers (default: %(default)s)",
+    )
     add_json(parser)
     parser.set_defaults(run=_enroll_node, role=role)
 
@@ -135,7 +142,7 @@ def _enroll_node(arguments: argparse.Namespace) -> int:
     authority = Authority.load(arguments.authority)
     trusted = _authorities([arguments.authority / AUTHORITY_FILE, *arguments.trust])
     name, now, days = NodeName(arguments.name), system_clock(), arguments.days
-    enrolled = authority.enrol(name, arguments.role, now=now, days=days, hosts=arguments.host)
+    enrolled = authority.enrol(name, arguments.role, now=now, days=days, hosts=arguments.host, kem=Kem(arguments.kem))
     enrolled.save(identity)
     enroll_again.note_issued(arguments.authority, enrolled)
     load_or_create_node_key(node_key, secrets.token_bytes)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
@@ -27,10 +26,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorit
 from datasync.domain.clock import Instant
 from datasync.domain.ids import NodeName, dotted, node_name, operator_of
 from datasync.domain.limits import CERTIFICATE_BYTES_MAX
-from datasync.security import points
+from datasync.security import points, sealing
+from datasync.security.sealing import SealingPublicKey
 
 SEALING_KEY_OID = x509.ObjectIdentifier("2.25.270668046671431610734873668318155159067")
-"""The extension with a node's X25519 public key, a DER OCTET STRING of 32 bytes. The arc 2.25 needs no registry."""
+"""The extension with a node's sealing key, a DER OCTET STRING: of 32 bytes X25519's, of 1216 MLKEM768-X25519's.
+
+The arc 2.25 needs no registry.
+"""
 
 EXPIRY_WARNING_MS = 30 * 86_400_000
 """How long before its end a certificate is called to be renewed."""
@@ -39,7 +42,12 @@ BACKDATED_MS = 300_000
 """How long before its issue a certificate becomes valid, for nodes whose clocks are behind."""
 
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-_OCTET_STRING_32 = b"\x04\x20"
+_OCTET_STRINGS = {
+    32: b"\x04\x20",
+    sealing.HYBRID_PUBLIC_BYTES: b"\x04\x82" + sealing.HYBRID_PUBLIC_BYTES.to_bytes(2, "big"),
+}
+"""By length, how DER begins an octet string."""
+
 _BIT_STRING_512 = b"\x03\x41\x00"
 _URN = "urn:datasync:"
 _PARSER_ERRORS = (
@@ -99,7 +107,7 @@ class NodeCertificate:
     name: NodeName
     role: Role
     verify_key: Ed25519PublicKey
-    sealing_key: X25519PublicKey
+    sealing_key: SealingPublicKey
     validity: Validity
 
 
@@ -120,7 +128,7 @@ def issue_node(
     name: NodeName,
     role: Role,
     verify_key: Ed25519PublicKey,
-    sealing_key: X25519PublicKey,
+    sealing_key: SealingPublicKey,
     *,
     authority: AuthorityCertificate,
     key: Ed25519PrivateKey,
@@ -135,13 +143,14 @@ def issue_node(
     """
     subject = _subject(name)
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.verify_key)
-    sealing = x509.UnrecognizedExtension(SEALING_KEY_OID, _OCTET_STRING_32 + sealing_key.public_bytes_raw())
+    raw = sealing_key.public_bytes_raw()
+    sealing_extension = x509.UnrecognizedExtension(SEALING_KEY_OID, _OCTET_STRINGS[len(raw)] + raw)
     builder = (
         _builder(subject, authority.certificate.subject, verify_key, now, days, serial)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(_names(role, name, hosts), critical=False)
-        .add_extension(sealing, critical=False)
+        .add_extension(sealing_extension, critical=False)
         .add_extension(issuer_key, critical=False)
     )
     if role is Role.BROKER:
@@ -299,10 +308,12 @@ def _read_key(certificate: x509.Certificate) -> Ed25519PublicKey:
     return points.verify_key(key.public_bytes_raw())
 
 
-def _read_sealing_key(extension: x509.ExtensionType) -> X25519PublicKey:
-    if not isinstance(extension, x509.UnrecognizedExtension) or not extension.value.startswith(_OCTET_STRING_32):
-        raise ValueError("its sealing key is not an octet string of 32 bytes")
-    return points.sealing_key(extension.value[len(_OCTET_STRING_32) :])
+def _read_sealing_key(extension: x509.ExtensionType) -> SealingPublicKey:
+    value = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
+    for length, start in _OCTET_STRINGS.items():
+        if value.startswith(start) and len(value) == len(start) + length:
+            return sealing.public_key(value[len(start) :])
+    raise ValueError(f"its sealing key is not an octet string of {' or '.join(map(str, _OCTET_STRINGS))} bytes")
 
 
 def _check_extensions(certificate: x509.Certificate, *, is_authority: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Self
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -29,12 +30,14 @@ from datasync.domain.ids import NodeName
 from datasync.domain.tiers import Tier
 from datasync.security import certificates, files
 from datasync.security.certificates import Role, Validity
+from datasync.security.sealing import HybridPrivateKey, SealingPrivateKey
 
 __all__ = ["Identity", "Role", "private_key_pem", "read_signing_key"]
 
 CERTIFICATE_FILE = "certificate.pem"
 SIGNING_FILE = "signing.key"
 SEALING_FILE = "sealing.key"
+_PEM_BEGIN = b"-----BEGIN"
 SECRET_FILE = "secret"  # noqa: S105 (a file's name)
 
 
@@ -46,7 +49,7 @@ class Identity:
     role: Role
     certificate: bytes = field(repr=False)
     signing_key: Ed25519PrivateKey = field(repr=False)
-    sealing_key: X25519PrivateKey = field(repr=False)
+    sealing_key: SealingPrivateKey = field(repr=False)
     secret: bytes = field(repr=False)
 
     @property
@@ -76,7 +79,7 @@ class Identity:
         """Write the identity's files, the certificate last. Raises ConfigError rather than overwrite any."""
         files.write_private(folder / SECRET_FILE, self.secret.hex().encode() + b"\n")
         files.write_private(folder / SIGNING_FILE, private_key_pem(self.signing_key))
-        files.write_private(folder / SEALING_FILE, private_key_pem(self.sealing_key))
+        files.write_private(folder / SEALING_FILE, b"".join(map(private_key_pem, _parts(self.sealing_key))))
         pem = x509.load_der_x509_certificate(self.certificate).public_bytes(Encoding.PEM)
         files.write_private(folder / CERTIFICATE_FILE, pem)
 
@@ -90,7 +93,8 @@ class Identity:
         certificate, node = _read_certificate(folder / CERTIFICATE_FILE)
         signing_key = read_signing_key(folder / SIGNING_FILE)
         sealing_key = _read_sealing_key(folder / SEALING_FILE)
-        if signing_key.public_key() != node.verify_key or sealing_key.public_key() != node.sealing_key:
+        own = signing_key.public_key(), sealing_key.public_key().public_bytes_raw()
+        if own != (node.verify_key, node.sealing_key.public_bytes_raw()):
             raise ConfigError("the keys are not the ones in the certificate", where=str(folder))
         secret = files.read_key(folder / SECRET_FILE)
         return cls(node.name, node.role, certificate, signing_key, sealing_key, secret)
@@ -100,7 +104,11 @@ class Identity:
         return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(self.secret)
 
 
-def private_key_pem(key: Ed25519PrivateKey | X25519PrivateKey) -> bytes:
+def _parts(key: SealingPrivateKey) -> tuple[X25519PrivateKey | MLKEM768PrivateKey, ...]:
+    return (key.mlkem, key.x25519) if isinstance(key, HybridPrivateKey) else (key,)
+
+
+def private_key_pem(key: Ed25519PrivateKey | X25519PrivateKey | MLKEM768PrivateKey) -> bytes:
     """Return a private key as PKCS #8 PEM; the file's mode protects it."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -113,16 +121,27 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _read_sealing_key(path: Path) -> X25519PrivateKey:
-    key = _read_pem(path)
-    if not isinstance(key, X25519PrivateKey):
-        raise ConfigError("the key is no X25519 private key", where=str(path))
-    return key
+def _read_sealing_key(path: Path) -> SealingPrivateKey:
+    match _read_pems(path):
+        case [X25519PrivateKey() as key]:
+            return key
+        case [MLKEM768PrivateKey() as mlkem, X25519PrivateKey() as x25519]:
+            return HybridPrivateKey(mlkem, x25519)
+    raise ConfigError("it holds neither an X25519 private key nor an ML-KEM-768 and an X25519 one", where=str(path))
 
 
 def _read_pem(path: Path) -> PrivateKeyTypes:
+    keys = _read_pems(path)
+    if len(keys) != 1:
+        raise ConfigError(f"the file holds {len(keys)} private keys in PKCS #8 PEM, not one", where=str(path))
+    return keys[0]
+
+
+def _read_pems(path: Path) -> list[PrivateKeyTypes]:
+    """Return all private keys in a file, one at least. Raises ConfigError."""
+    first, *more = files.read_private(path).split(_PEM_BEGIN)
     try:
-        return load_pem_private_key(files.read_private(path), password=None)
+        return [load_pem_private_key(_PEM_BEGIN + each, password=None) for each in more or [first]]
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError("the file holds no private key in PKCS #8 PEM", where=str(path)) from error
 

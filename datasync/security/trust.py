@@ -16,18 +16,18 @@ from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import ConfigError, RevocationStale, SignerRevoked, SignerUntrusted
 from datasync.domain.ids import NodeName, node_name, operator_of
 from datasync.domain.limits import PEERS_CACHED_MAX
-from datasync.security import certificates, files
+from datasync.security import certificates, files, sealing
 from datasync.security.certificates import AuthorityCertificate, Role, Validity
 from datasync.security.identity import Identity, private_key_pem, read_signing_key
 from datasync.security.recent import Recent
 from datasync.security.revocation import RevocationList
+from datasync.security.sealing import Kem, SealingPublicKey
 
 AUTHORITY_FILE = "authority.pem"
 AUTHORITY_KEY_FILE = "authority.key"
@@ -42,7 +42,7 @@ class Peer:
     role: Role
     operator: str
     verify_key: Ed25519PublicKey = field(compare=False, repr=False)
-    sealing_key: X25519PublicKey = field(compare=False, repr=False)
+    sealing_key: SealingPublicKey = field(compare=False, repr=False)
     certificate: bytes = field(repr=False)
 
 
@@ -77,18 +77,20 @@ class Authority:
         now: Instant,
         days: int = 365,
         hosts: Sequence[str] = (),
+        kem: Kem = Kem.X25519,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> Identity:
         """Return a new identity for a node, for its broker, or for an operator's policy key.
 
-        ``hosts`` are the names and addresses by which TLS clients may know it. Raises ConfigError for a name that does
-        not fit the role, or one of another operator, and for what is no host.
+        ``kem`` is how keys will be sealed to it; ``hosts`` are the names and addresses by which TLS clients may know
+        it. Raises ConfigError for a name that does not fit the role, or one of another operator, and for what is no
+        host.
         """
         _check_days(days)
         if role is not Role.DEVICE and operator_of(name) != self.operator:
             raise ConfigError(f"{name!r} is not {self.operator}'s: only its own authority can enrol it")
         signing_key = Ed25519PrivateKey.from_private_bytes(entropy(32))
-        sealing_key = X25519PrivateKey.from_private_bytes(entropy(32))
+        sealing_key = sealing.draw(kem, entropy)
         try:
             certificates.check_role(node_name(name), role)
             certificate = certificates.issue_node(

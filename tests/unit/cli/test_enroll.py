@@ -11,6 +11,7 @@ from datasync.cli.main import main
 from datasync.domain.clock import Instant
 from datasync.security.files import read_key
 from datasync.security.identity import Identity, Role
+from datasync.security.sealing import HybridPrivateKey
 from datasync.security.trust import Trust
 from datasync.store.workers import token_hash
 
@@ -111,3 +112,9 @@ def test_an_administrators_token_comes_with_its_hash(capsys: pytest.CaptureFixtu
     made = json.loads(capsys.readouterr().out)
     assert made["admin_token_hash"] == token_hash(made["token"])
     assert len(made["token"]) >= 43
+
+
+def test_a_node_may_be_sealed_to_so_that_quantum_computers_do_not_open_it(authority: Path) -> None:
+    code, folder = enroll("edge", "acme/cbd", authority, "--kem", "mlkem768-x25519")
+    assert code == 0
+    assert isinstance(Identity.load(folder / "identity").sealing_key, HybridPrivateKey)

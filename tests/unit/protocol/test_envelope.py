@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import MessageError, MessageTooLarge, SignatureInvalid, SignerUntrusted, Undecipherable
+from datasync.domain.ids import node_name
 from datasync.domain.limits import PEERS_CACHED_MAX
 from datasync.protocol import cbor, cose, envelope
 from datasync.protocol.envelope import Opener, Sealer
 from datasync.security import sealing
 from datasync.security.identity import Identity, Role
+from datasync.security.sealing import Kem
 from datasync.security.trust import Authority, Trust
 
 TOPIC = "ds/1/d/watch-7/up"
@@ -201,6 +203,14 @@ def test_a_sealed_message_is_for_one_receiver_context_and_sender(world, entropy:
         opener.open(data, "ds/1/d/watch-7/seg", watch)
     with pytest.raises(Undecipherable):  # another node passes it off as its own
         opener.open(data, TOPIC, docks)
+
+
+def test_a_message_to_a_node_of_the_hybrid_kem_opens_there(world, entropy: Entropy) -> None:
+    edge = world.authority.enrol(node_name("acme/pq"), Role.EDGE, now=world.now, kem=Kem.MLKEM768_X25519)
+    data = Sealer(world.watch, entropy).seal(world.peer(edge), TOPIC, BODY)
+    assert Opener(edge).open(data, TOPIC, world.peer(world.watch)) == BODY
+    with pytest.raises(Undecipherable):
+        Opener(world.edge).open(data, TOPIC, world.peer(world.watch))
 
 
 def header(sealed: bytes) -> tuple[bytes, bytes]:
