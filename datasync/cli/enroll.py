@@ -158,6 +158,8 @@ def _enroll_node(arguments: argparse.Namespace) -> int:
     else:
         print(f"# for the configuration of {enrolled.name}")
         print("\n".join(f"{key} = {json.dumps(path)}" for key, path in written.items()))
+        if broker.exists():
+            print(f"# its broker's certificate and key are in {broker}; next: datasync broker config")
     return 0
 
 

@@ -5,7 +5,6 @@ disturbing and filling up what they cannot read.
 """
 
 import asyncio
-import datetime
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -13,20 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from datasync.domain.errors import LinkError, PeerRefused
 from datasync.domain.ids import NodeName, dotted
 from datasync.domain.limits import MESSAGE_BYTES_MAX
+from datasync.nodes.shell import system_clock
 from datasync.protocol import topics
+from datasync.security.certificates import read_authority
 from datasync.security.identity import Identity, Role
+from datasync.security.revocation import RevocationList, crl
+from datasync.security.revocation import revoked as revoked_entry
 from datasync.security.trust import Authority
 from tests.integration import verdict
 from tests.integration.conftest import Peer
 from tests.integration.deployment import EDGES, Deployment
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.secured import CBD, CLOUD, DOCKS, HUB, OTHER, WATCH, Realm
+from tests.integration.test_mqtt_link import LARGE, slow_line
 
 MOVES = 2
 MARK = b"what comes after all that was sent before"
@@ -49,14 +51,10 @@ def devices(realm: Realm) -> dict[NodeName, Path]:
 
 @pytest.fixture(scope="module")
 def edge_broker(realm: Realm, revoked: Path) -> Iterator[Mosquitto]:
-    crl = realm.folder / "revoked.pem"
-    serials = [x509.load_der_x509_certificate(Identity.load(revoked).certificate).serial_number]
-    lists = [
-        revocation_list(realm.authorities["acme"], serials),
-        revocation_list(realm.authorities["borealis"], []),
-    ]
-    crl.write_bytes(b"".join(lists))
-    broker = realm.broker(CBD, Role.EDGE, "--crl", str(crl))
+    path = realm.folder / "revoked.pem"
+    lists = [revocation_list(realm.authorities["acme"], revoked), revocation_list(realm.authorities["borealis"])]
+    path.write_bytes(b"".join(lists))
+    broker = realm.broker(CBD, Role.EDGE, "--crl", str(path))
     yield broker
     broker.kill()
 
@@ -129,15 +127,14 @@ def test_a_certificate_that_does_not_hold_does_not_get_in(
 
 
 def test_who_is_revoked_while_the_broker_runs_does_not_get_in_again(run, realm, start_realm_broker) -> None:
-    identity, crl = realm.enrol(OTHER, Role.DEVICE, label="soon-revoked"), realm.folder / "later.pem"
-    nobody = revocation_list(realm.authorities["borealis"], [])
-    crl.write_bytes(revocation_list(realm.authorities["acme"], []) + nobody)
-    broker = start_realm_broker(DOCKS, "--crl", str(crl))
-    serial = x509.load_der_x509_certificate(Identity.load(identity).certificate).serial_number
+    identity, path = realm.enrol(OTHER, Role.DEVICE, label="soon-revoked"), realm.folder / "later.pem"
+    nobody = revocation_list(realm.authorities["borealis"])
+    path.write_bytes(revocation_list(realm.authorities["acme"]) + nobody)
+    broker = start_realm_broker(DOCKS, "--crl", str(path))
 
     async def main() -> None:
         async with linked(realm, broker, DOCKS, identity) as device:
-            crl.write_bytes(revocation_list(realm.authorities["acme"], [serial]) + nobody)
+            path.write_bytes(revocation_list(realm.authorities["acme"], identity) + nobody)
             broker.reload()
             while "Reloading config." not in "".join(broker.log):
                 await asyncio.sleep(0.01)  # the broker tells its log alone
@@ -257,6 +254,25 @@ def test_on_the_backbone_an_edge_is_heard_as_itself_alone(run, realm, devices, b
     run(main())
 
 
+def test_a_large_message_on_a_slow_line_passes_both_ways_and_costs_no_connection(
+    run, realm, devices, edge_broker
+) -> None:
+    async def main() -> None:
+        async with slow_line(edge_broker.port) as slow:
+            url = slow.replace("mqtt:", "mqtts:")
+            edge_caller, watch_caller = realm.caller(CBD, realm.identity(CBD)), realm.caller(CBD, devices[WATCH])
+            async with (
+                Peer(url, "edge", *topics.UPLINKS, caller=edge_caller, keepalive_s=1) as edge,
+                Peer(url, "watch", topics.device_down(WATCH), caller=watch_caller, keepalive_s=1) as watch,
+            ):
+                await watch.publish(topics.device_segments(WATCH), bytes(LARGE))
+                await edge.publish(topics.device_down(WATCH), bytes(LARGE))
+                assert len((await edge.next()).payload) == len((await watch.next()).payload) == LARGE
+                assert watch.states == edge.states == [True]
+
+    run(main())
+
+
 def test_the_largest_message_passes_and_a_larger_one_does_not(run, realm, devices, edge_broker) -> None:
     async def main() -> None:
         async with (
@@ -348,15 +364,9 @@ async def until_mark(peer: Peer) -> Sequence[bytes]:
     return found
 
 
-def revocation_list(authority: Authority, serials: Sequence[int]) -> bytes:
-    """An X.509 revocation list as the holder of an authority's key makes it."""
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateRevocationListBuilder(
-        issuer_name=x509.load_der_x509_certificate(authority.certificate).subject,
-        last_update=now - datetime.timedelta(minutes=1),
-        next_update=now + datetime.timedelta(days=1),
-    )
-    for serial in serials:
-        revoked = x509.RevokedCertificateBuilder(serial, now)
-        builder = builder.add_revoked_certificate(revoked.build())
-    return builder.sign(authority.key, None).public_bytes(Encoding.PEM)
+def revocation_list(authority: Authority, *identities: Path) -> bytes:
+    """An authority's list of revoked identities in the form for brokers."""
+    now = system_clock()
+    entries = [revoked_entry(Identity.load(each).certificate, now) for each in identities]
+    listed = RevocationList(authority.operator, 0, now.wall_ms, ()).extended(entries, now)
+    return crl(listed, read_authority(authority.certificate), authority.key)

@@ -9,7 +9,8 @@ from datasync.domain.clock import Instant
 from datasync.domain.errors import ConfigError, LinkError, PeerRefused
 from datasync.domain.ids import NodeName, node_name
 from datasync.nodes.shell import system_clock
-from datasync.security.identity import Role
+from datasync.security.identity import Identity, Role
+from datasync.security.revocation import RevocationList, revoked
 from datasync.security.tls import Caller, calling, listening
 from datasync.security.trust import Authority, Trust
 from datasync.transport.embedded import EmbeddedBroker
@@ -99,6 +100,23 @@ def test_a_certificate_that_does_not_hold_is_refused_before_anything_is_said(
 
     run(main())
     assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+def test_a_broker_whose_certificate_was_revoked_is_not_spoken_to(run, peer, scripted_broker, acme, caplog) -> None:
+    identity, now = acme.enrol(CBD, Role.BROKER), system_clock()
+    listed = RevocationList("acme", 0, 0, ()).extended([revoked(Identity.load(identity).certificate, now)], now)
+    acme.trust.revoke(acme.trust.authority(acme.authority.certificate), listed)
+
+    async def main() -> None:
+        async with scripted_broker(listening(identity)) as broker:
+            link = peer(broker.url, "watch", caller=acme.caller(CBD))
+            link.start()
+            assert await (await broker.wire()).ended() == b""
+            await link.trouble(PeerRefused.code)
+            await link.stop()
+
+    run(main())
+    assert "acme has revoked the certificate" in caplog.text
 
 
 def test_the_embedded_broker_lets_in_who_has_a_certificate_of_a_trusted_authority(
