@@ -188,6 +188,7 @@ class Erasing:
             erasures.put_receipt(turn.tx, Receipt(each.stream, self._node.name, self._signed(turn, each)))
             self._news.setdefault(each.stream, set()).add(self._node.name)
         self._shred_due_ms = turn.now.steady_ms if len(page) == SHRED_STREAMS else None
+        turn.effects.compact |= bool(page)
 
     def _signed(self, turn: Turn, each: Erasure) -> bytes:
         receipt = EraseReceipt(

@@ -162,7 +162,8 @@ class Outgoing:
 class Effects:
     """What to do after the commit: publish, answer tickets, keep links, count, note, and come again at ``wake_ms``.
 
-    ``alarms`` are notes that an operator must see; ``policies_refused`` counts by code.
+    ``alarms`` are notes that an operator must see; ``policies_refused`` counts by code. ``compact``: let no file keep
+    what was deleted.
     """
 
     send: list[Outgoing] = field(default_factory=list)
@@ -173,6 +174,7 @@ class Effects:
     alarms: list[str] = field(default_factory=list)
     policies_refused: Counter[str] = field(default_factory=Counter)
     wake_ms: int | None = None
+    compact: bool = False
 
     def wake(self, steady_ms: int | None) -> None:
         """Ask to be called again by this steady time; None asks for nothing."""
@@ -188,6 +190,7 @@ class Effects:
         self.notes += more.notes
         self.alarms += more.alarms
         self.policies_refused.update(more.policies_refused)
+        self.compact |= more.compact
         self.wake(more.wake_ms)
 
 

@@ -38,6 +38,7 @@ BACKLOG_MAX = 4_096
 RETRY_S = 1.0
 FAILURE_PAUSE_S = 0.1
 FAILURE_LOG_S = 10.0
+COMPACT_RETRY_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self._last_ticket = 0
         self._logged_s = -FAILURE_LOG_S
+        self._compact_due_s: float | None = 0.0
         self._metrics = Metrics(registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node")
         self.node = build()
@@ -252,12 +254,25 @@ class Shell:
             for note in notes:
                 _log.log(level, "%s", "".join(mark if mark.isprintable() else "?" for mark in note))
         self._metrics.add(effects)
+        await self._compact(effects)
         if self._timer is not None:
             self._timer.cancel()
         if effects.wake_ms is not None:
             delay_s = max(0.0, (effects.wake_ms - self._clock().steady_ms) / 1000)
             self._timer = loop.call_later(delay_s, self._awake.set)
         return effects
+
+    async def _compact(self, effects: Effects) -> None:
+        """Empty the database's log at the start and when something was erased; later again if a reader prevents it."""
+        if effects.compact:
+            self._compact_due_s = 0.0
+        if self._compact_due_s is None or time.monotonic() < self._compact_due_s:
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._database.checkpoint)
+            self._compact_due_s = None
+        except StoreError:
+            self._compact_due_s = time.monotonic() + COMPACT_RETRY_S
 
     def _commit(self, work: Callable[[Any, Instant], Effects]) -> Effects:
         with self._metrics.turn_seconds.time(), self._database.write() as tx:

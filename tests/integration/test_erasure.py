@@ -100,12 +100,12 @@ def canaries(numbers: range) -> set[str]:
     return found
 
 
-def files_with(deployment: Deployment, needles: set[str]) -> list[str]:
-    """Return the files of all nodes and brokers that have any of these texts, and which of them."""
+def files_with(deployment: Deployment, needles: set[bytes]) -> list[str]:
+    """Return the files of all nodes and brokers that have any of these texts or bytes, and which of them."""
     found = []
     for path in sorted(each for each in deployment.folder.rglob("*") if each.is_file()):
         content = path.read_bytes()
-        found += [f"{path}: {needle}" for needle in needles if needle.encode() in content]
+        found += [f"{path}: {needle!r}" for needle in needles if needle in content]
     return found
 
 
@@ -153,6 +153,7 @@ def test_after_an_erasure_nothing_of_the_subject_is_found_or_can_be_opened_anywh
         deployment.until(lambda: ann.erasure_awaited() == {CBD}, "all but the edge that is down to confirm")
         assert [rows_at(place, set(erased)) for place in (ann_place, docks, deployment.cloud)] == [0, 0, 0]
         assert rows_at(cbd, set(erased)) > 0
+        assert len(files_with(deployment, {each.body[:24] for each in copies(cbd)})) >= len(copies(cbd))
         code, told = command("subject", "where", "--config", str(ann_place.config))
         assert (code, told["awaited"]) == (0, [CBD])
         record(bob, BOB, range(60, 90))
@@ -162,7 +163,9 @@ def test_after_an_erasure_nothing_of_the_subject_is_found_or_can_be_opened_anywh
         deployment.until(lambda: not ann.erasure_awaited(), "the edge that was down to confirm")
         deployment.until(lambda: ann.owed() == bob.owed() == 0, "the new rows to be safe")
         assert not readable(deployment, before) & canaries(range(90))
-        assert files_with(deployment, canaries(range(90))) == []
+        ciphertext = {each.body[:24] for each in before if each.stream in erased}
+        plaintext = {text.encode() for text in canaries(range(90))}
+        deployment.until(lambda: not files_with(deployment, plaintext | ciphertext), "files to have nothing of it")
         assert canaries(range(100, 130)) <= readable(deployment, [])
         assert (rows_at(docks, of_bob), bob.recorded(TRIPS)) == (_rows_for_edges(BOB, range(90)), 90)
         for server in (cbd, docks, deployment.cloud):
