@@ -94,6 +94,9 @@ def test_size_is_checked_before_anything_is_parsed(world) -> None:
     ("headers", "why"),
     [
         ({1: -7}, "EdDSA"),
+        ({1: None, 33: b""}, "EdDSA"),  # no algorithm at all
+        ({1: 0, 33: b""}, "EdDSA"),
+        ({1: "none", 33: b""}, "EdDSA"),
         ({1: "EdDSA"}, "EdDSA"),
         (b"\xa1\x01\xf9\xc8\x00", "EdDSA"),  # -8.0
         ({}, "EdDSA"),
