@@ -56,8 +56,9 @@ class Revoking:
         return self._adopt(turn, signed, audit.ADMINISTRATOR)
 
     def take(self, turn: Turn) -> None:
-        """Take a list that arrived. Raises MessageError and its kinds."""
-        self._adopt(turn, turn.arrival.payload, topic=turn.arrival.topic)
+        """Take a list that arrived, unless it is known: brokers repeat what they retain. Raises MessageError."""
+        if b64encode(turn.arrival.payload).decode() not in _kept(turn.tx).values():
+            self._adopt(turn, turn.arrival.payload, topic=turn.arrival.topic)
 
     def pass_on(self, turn: Turn) -> None:
         """Publish all lists, for who connects later too."""

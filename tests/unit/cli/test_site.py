@@ -5,6 +5,7 @@ import io
 import json
 import re
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,9 @@ class RunningSite(Protocol):
     def url(self, node: str) -> str: ...
     def datasync(self, *words: str, token: str | None = None) -> Any: ...
     def done(self, *words: str, token: str | None = None) -> str: ...
+    def start(self, node: str, **overrides: str) -> None: ...
+    def wait_ready(self, node: str) -> None: ...
+    def stop(self, node: str) -> int: ...
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +218,24 @@ def test_a_revocation_list_that_the_cloud_is_given_is_known_at_the_edge_within_s
     refused = site.datasync("enroll", "push-revocations", str(folder / "older.cose"), "--url", site.url("cloud"))
     assert refused.returncode == 1
     assert "REVOCATION_STALE" in refused.stderr
+
+
+def test_a_list_beside_the_authorities_holds_from_the_start_and_the_certificates_end_is_told(
+    site: RunningSite,
+) -> None:
+    authority = ("--authority", str(site.folder / "authority"))
+    site.stop("edge")
+    site.done("enroll", "renew", "--folder", str(site.folder / "edge"), *authority, "--days", "20")
+    site.done("enroll", "revoke", *authority, "--out", str(site.folder / "edge" / "trust" / "acme.cose"))
+    known = json.loads(site.done("status", "--url", site.url("cloud"), "--json"))["node"]["revocations"]
+    site.start("edge", BACKBONE=f"mqtt://127.0.0.1:{site.broker['cloud']}")
+    site.wait_ready("edge")
+    node = json.loads(site.done("status", "--url", site.url("edge"), "--json"))["node"]
+    assert node["revocations"]["acme"] == known.get("acme", 0) + 1
+    assert "expires in 19 days" in node["certificate_warning"]
+    assert "the certificate expires in" in (site.folder / "edge.log").read_text()
+    with urllib.request.urlopen(f"{site.url('edge')}/metrics") as answer:
+        assert b"datasync_certificate_expires_seconds" in answer.read()
 
 
 def test_a_token_for_one_purpose_opens_no_view_for_another(site: RunningSite) -> None:
