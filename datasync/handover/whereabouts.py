@@ -110,9 +110,10 @@ def move(
 def renew(here: Whereabouts, session_key: bytes, now_ms: int, *, forget: bool) -> Whereabouts:
     """Begin to attach to the same edge anew, under a new session key; ``forget`` lets all former ones go.
 
-    Nobody can read any more what was sealed under a key that is let go. Raises HandoverError as :func:`move` does.
+    Nobody can read any more what was sealed under a key that is let go. After too many edges that never confirmed
+    nothing changes: the next move brings a new key.
     """
-    if here.edge is None:
+    if here.edge is None or len(here.visits) >= limits.PREVIOUS_MAX:
         return here
     moved = replace(move(here, here.edge, session_key, now_ms), wish=here.wish)
     if not forget:

@@ -112,7 +112,7 @@ class Device:
 
         When it returns, the streams' keys are destroyed on this device, and the other places are told for as long as it
         takes; :meth:`erasure_awaited` says how far that is. What is private to the user goes with ``everything``
-        alone. Raises NotFound when nothing of the collection was recorded. Returns the streams.
+        alone. Raises NotFound for an unknown collection. Returns the streams.
         """
         return list(self._result(self._ask(lambda ticket: Erase(ticket, None, collection, everything))))
 

@@ -6,7 +6,6 @@ whereabouts.
 """
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -27,7 +26,7 @@ from datasync.domain.tiers import Place
 from datasync.handover import whereabouts
 from datasync.handover.states import DeviceState
 from datasync.handover.whereabouts import Whereabouts, Wish
-from datasync.nodes import journeys
+from datasync.nodes import journeys, subject
 from datasync.nodes.consenting import Voice
 from datasync.nodes.doubt import Doubt
 from datasync.nodes.node import (
@@ -429,11 +428,11 @@ class DeviceNode(Node):
     def _erase(self, turn: Turn, asked: Erase) -> None:
         if asked.device not in (None, self.name):
             raise NotFound(f"{self.name} has no streams of {asked.device}")
+        subject.check(turn, self, self.name, asked.collection)  # before rows are taken that are not durable yet
         self._capture(turn, self._gathering.take(turn.now, everything=True))
         self._wishes.wish(turn, asked, self._here.ring.by_edge)
-        with suppress(HandoverError):  # after too many edges that never confirmed; the next move renews it
-            session_key, whole = self.kit.entropy(32), asked.collection is None
-            self._keep(turn, whereabouts.renew(self._here, session_key, turn.now.wall_ms, forget=whole))
+        session_key, whole = self.kit.entropy(32), asked.collection is None
+        self._keep(turn, whereabouts.renew(self._here, session_key, turn.now.wall_ms, forget=whole))
         self._attach_due_ms = turn.now.steady_ms
 
     def _begin_anew(self, turn: Turn) -> None:

@@ -261,6 +261,7 @@ class EdgeNode(Node):
         account = self._roster.load(turn, device)
         if account.known != NEVER or account.state is not EdgeState.ACTIVE:
             raise ErasureForeign(f"{self.name} has no keys of {device}'s streams", fix="ask the subject's own device")
+        subject.check(turn, self, device, asked.collection)
         key, wanted = self._gateway.stream_key(device), subject.Wanted(asked.collection, asked.everything)
         erased = [each.stream for each in subject.state(turn, self, self._erasing, device, key, wanted)]
         self._erasing.everywhere(turn, erased)

@@ -18,6 +18,7 @@ from datasync.domain.tiers import Place, Tier
 from datasync.nodes.erasing import Erasing, Pursuit, way_to
 from datasync.nodes.node import Erase as EraseInput
 from datasync.nodes.node import Node, Turn
+from datasync.policy.problems import nearest
 from datasync.protocol.messages import Erase, Erased
 from datasync.protocol.parts import EraseStatement
 from datasync.security.identity import Role
@@ -42,18 +43,22 @@ class Wanted(NamedTuple):
 def state(
     turn: Turn, node: Node, erasing: Erasing, device: NodeName, stream_key: StreamKey, wanted: Wanted
 ) -> list[Stream]:
-    """Say, for the streams of a device whose keys are here, that they be erased; erase them here; return them.
-
-    Raises NotFound when there is no such collection.
-    """
+    """Say, for the streams of a device whose keys are here, that they be erased; erase them here; return them."""
     known = [each for each in streams.of_device(turn.tx, device) if wanted.collection in (None, each.collection)]
-    if wanted.collection is not None and not known:
-        raise NotFound(f"{device} has no rows of a collection {wanted.collection!r}")
     doomed = [each for each in known if wanted.everything or each.tier < Tier.USER_PRIVATE]
     statements = [_signed(turn, node, stream_key, each) for each in doomed]
     begin_new_generations(turn, device, known)
     erasing.erase(turn, statements, SUBJECT)
     return doomed
+
+
+def check(turn: Turn, node: Node, device: NodeName, collection: str | None) -> None:
+    """Raise NotFound unless the device has, or by the policy may have, rows of a collection (None: of any)."""
+    known = {each.collection for each in streams.of_device(turn.tx, device)}
+    if node.policy is not None:
+        known |= node.policy.collections.keys()
+    if collection is not None and collection not in known:
+        raise NotFound(f"{device} has no rows of a collection {collection!r}", fix=nearest(collection, known))
 
 
 def begin_new_generations(turn: Turn, device: NodeName, before: Iterable[Stream]) -> None:
@@ -75,7 +80,7 @@ class Wishes(Erasing):
         self._pursuit = Pursuit(None)
 
     def wish(self, turn: Turn, asked: EraseInput, edges: Iterable[NodeName]) -> None:
-        """Erase what is asked; the answer, once the keys here are destroyed, is the streams. Raises NotFound."""
+        """Erase what is asked; the answer, once the keys here are destroyed, is the streams."""
         wanted = Wanted(asked.collection, asked.everything)
         doomed = state(turn, self._node, self, self._node.name, self._node.kit.identity.stream_key, wanted)
         within = [each.stream for each in doomed if each.tier <= Place.EDGE.highest_tier]

@@ -116,8 +116,14 @@ def test_of_one_collection_is_erased_and_the_others_stay(net: Wire) -> None:
     assert {each.collection for each in known(net) + known(net, CBD)} == {"likes"}
     assert net.nodes[WATCH].rows() == ALL_LAYERS
     erase(net, "steps")
-    assert net.nodes[WATCH].rows() == ALL_LAYERS
+    assert (net.nodes[WATCH].rows(), net.answers[77]) == (ALL_LAYERS, ())
+
+
+def test_a_collection_that_there_is_not_is_not_found_and_what_was_recorded_meanwhile_is_kept(net: Wire) -> None:
+    net.give(WATCH, recorded(1), Erase(77, None, "stepps", True))
+    net.wait(2_000)
     assert isinstance(net.answers[77], NotFound)
+    assert (net.answers[1], net.nodes[WATCH].rows()) == (None, ALL_LAYERS)
 
 
 def test_rows_that_are_not_yet_durable_when_the_wish_comes_go_too(net: Wire) -> None:
