@@ -16,7 +16,8 @@ from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import Attach, PolicyBundle
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Authority
-from datasync.store import policies, revisions
+from datasync.store import audit, policies, revisions
+from datasync.store.audit import Event
 from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, POLICY, POLICY_KEY, START_MS, WATCH, Wire, recorded
 
 NOW = Instant(START_MS, 0)
@@ -106,8 +107,9 @@ def test_a_wrong_bundle_is_refused_loudly_and_a_good_one_is_still_taken(net: Wir
     assert net.nodes[place].node.policy is before
     assert net.nodes[place].held() == kept
     with net.nodes[place].database.read() as tx:
-        refusal = policies.last_refusal(tx)
+        refusal, logged = policies.last_refusal(tx), audit.page(tx)[-1]
     assert refusal is not None
+    assert (logged.event, logged.detail["code"]) == (Event.POLICY_REFUSED, code)
     assert (refusal.code, refusal.at_ms) == (code, net.now.wall_ms)
     assert bring(net, place, good(net, 2)).counts["refused", code] == 0
     assert revision(net, place) == 2

@@ -97,10 +97,11 @@ class Wired:
         return self.kit.trust.verify(self.kit.identity.certificate, Instant(START_MS, 0))
 
     def held(self) -> dict[str, list[Any]]:
-        """Everything in the node's database but its registers (clock and challenge) and when it last heard of whom."""
-        kept = [table for table in tables.metadata.sorted_tables if table.name not in ("registers", "peers")]
+        """Everything in the node's database but its clock and challenge, its log, and when it last heard of whom."""
+        kept = [table for table in tables.metadata.sorted_tables if table.name not in ("registers", "peers", "audit")]
         with self.database.read() as tx:
-            return {table.name: [tuple(row) for row in tx.execute(select(table))] for table in kept}
+            found = {table.name: [tuple(row) for row in tx.execute(select(table))] for table in kept}
+        return found | {"counters": [row for row in found["counters"] if row[0] != "audit"]}
 
     def segments(self) -> list[StoredSegment]:
         with self.database.read() as tx:
