@@ -67,6 +67,7 @@ def main() -> int:
         until(lambda: device.has_policy, "the policy")
         device.consent(STATISTICS, given=True)
         _record(device, data, said.speed, said.withdraw)
+        device.flush()  # its last changes of progress may still be gathered, and are owed to nobody until then
         until(lambda: is_safe(device), "all rows to be safe")
         until(lambda: device.policy_revision == said.revision, f"revision {said.revision} of the policy")
         print(json.dumps(asdict(_told(device, data))), flush=True)
