@@ -273,20 +273,5 @@ def _sealed(made: Segment, session_key: bytes, entropy: Callable[[int], bytes]) 
     """Return a derived segment as it travels. It counts as safe: its giver sends the originals to the cloud."""
     header = made.header
     key = state_key(session_key, header.stream)
-    return SealedSegment(
-        stream=header.stream,
-        collection=header.collection,
-        tier=int(header.tier),
-        seq_first=header.seq_first,
-        seq_last=header.seq_last,
-        rows=header.rows,
-        captured=header.captured.pack(),
-        time_min_ms=header.time_min_ms,
-        time_max_ms=header.time_max_ms,
-        policy_digest=header.policy_digest,
-        meta=dict(header.meta),
-        hash=made.hash,
-        safe=True,
-        key_id=key_id(key),
-        body=seal_body(key, header.stream, header.seq_first, made.data, entropy),
-    )
+    body = seal_body(key, header.stream, header.seq_first, made.data, entropy)
+    return transfer.as_sealed(header, made.hash, key_id(key), body, safe=True)

@@ -8,6 +8,7 @@ refusal beats a consent.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from datasync.policy.answers import without_consent
 from datasync.policy.compiled import Policy, Verdict
 from datasync.policy.verdicts import BETWEEN, WITHIN, moved, verdict
 from datasync.store.consents import Consent
@@ -53,11 +54,6 @@ def rule(policy: Policy | None, giver: str, taker: str, collection: str, said: S
 
 
 def _is_given(policy: Policy, word: str, said: Sequence[Consent]) -> bool:
-    yes, no = ([each.stamp for each in said if each.purpose == word and each.given is given] for given in (True, False))
-    match policy.basis[word]:
-        case "contract":
-            return True
-        case "opt_in":
-            return bool(yes) and (not no or max(yes) > max(no))
-        case "opt_out":
-            return not no or (bool(yes) and max(yes) > max(no))
+    of_word = [each for each in said if each.purpose == word]
+    latest = max(of_word, key=lambda each: (each.stamp, not each.given), default=None)
+    return without_consent(policy, word, {} if latest is None else {word: latest.given}) is None

@@ -18,6 +18,7 @@ from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place, Tier
 from datasync.domain.window import Window
 from datasync.protocol.parts import SealedSegment, SessionKeys, StreamNote
+from datasync.protocol.segment import Header
 from datasync.security.vault import Vault, key_id, seal_body, state_key
 from datasync.store import erasures, segments, streams
 from datasync.store.batches import batches, belongs, pack
@@ -124,8 +125,29 @@ def reseal(
             continue
         key = state_key(session_key, each.stream)
         body = seal_body(key, each.stream, each.seq_first, plain, entropy)
-        sealed.append(_sealed(each, key_id(key), body))
+        sealed.append(as_sealed(each, each.hash, key_id(key), body, safe=each.state is State.SAFE))
     return sealed, unreadable
+
+
+def as_sealed(of: StoredSegment | Header, digest: str, key: str, body: bytes, *, safe: bool) -> SealedSegment:
+    """Return a segment as it travels; ``of`` says what it is, ``digest`` is its hash, ``key`` the id of its key."""
+    return SealedSegment(
+        stream=of.stream,
+        collection=of.collection,
+        tier=int(of.tier),
+        seq_first=of.seq_first,
+        seq_last=of.seq_last,
+        rows=of.rows,
+        captured=of.captured.pack(),
+        time_min_ms=of.time_min_ms,
+        time_max_ms=of.time_max_ms,
+        policy_digest=of.policy_digest,
+        meta=dict(of.meta),
+        hash=digest,
+        safe=safe,
+        key_id=key,
+        body=body,
+    )
 
 
 def know(tx: Connection, device: NodeName, told: Iterable[StreamNote], now: Instant) -> dict[StreamId, Stream]:
@@ -211,26 +233,6 @@ def _check_against(stream: Stream, each: SealedSegment) -> None:
         raise SegmentInvalid(f"stream {each.stream} carries {stream.collection} at {stream.tier.label}")
     if each.seq_last < each.seq_first or each.rows > each.seq_last - each.seq_first + 1:
         raise SegmentInvalid(f"stream {each.stream}: {each.rows} rows cannot be {each.seq_first}..{each.seq_last}")
-
-
-def _sealed(each: StoredSegment, key: str, body: bytes) -> SealedSegment:
-    return SealedSegment(
-        stream=each.stream,
-        collection=each.collection,
-        tier=int(each.tier),
-        seq_first=each.seq_first,
-        seq_last=each.seq_last,
-        rows=each.rows,
-        captured=each.captured.pack(),
-        time_min_ms=each.time_min_ms,
-        time_max_ms=each.time_max_ms,
-        policy_digest=each.policy_digest,
-        meta=dict(each.meta),
-        hash=each.hash,
-        safe=each.state is State.SAFE,
-        key_id=key,
-        body=body,
-    )
 
 
 def _stored(each: SealedSegment, visible: bool) -> NewSegment:
