@@ -276,6 +276,61 @@ erasure_receipts = Table(
     sqlite_with_rowid=False,
 )
 
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("worker", Text, primary_key=True),
+    Column("collection", Text, primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("stream_id", Text, primary_key=True),
+    Column("tier", SmallInteger, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("policy_digest", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("label", SmallInteger, nullable=False),
+    Column("purposes", Text, nullable=False),
+    Column("parent", Text),
+    Column("views", Text, nullable=False),
+    Column("policy_digest", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("key_id", Text),
+    Column("state", Text, nullable=False),
+    Column("erased_ms", BigInteger),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("lineage", LargeBinary, nullable=False),
+    Index(None, "parent"),
+    Index(None, "created_ms", "model_id"),
+    Index(None, "state", "created_ms"),
+    sqlite_with_rowid=False,
+)
+
+model_streams = Table(
+    "model_streams",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("stream_id", Text, primary_key=True),
+    Index(None, "stream_id"),
+    sqlite_with_rowid=False,
+)
+
+model_parts = Table(
+    "model_parts",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
 data_keys = Table(
     "data_keys",
     metadata,
