@@ -13,6 +13,7 @@ from datasync.domain.errors import AccessDenied
 from datasync.store import audit, decisions
 from datasync.store.audit import Event
 from datasync.store.decisions import Decision
+from datasync.views.batches import Chunk
 from datasync.views.logged import Shown
 from datasync.views.plan import ViewPlan
 
@@ -33,6 +34,11 @@ class Logged:
     async def opened(self, plan: ViewPlan) -> None:
         """Log that the view is opened."""
         await self._append(self.shown.opened(plan, self.backend.now()))
+
+    async def sees(self, plan: ViewPlan, chunk: Chunk, after: int, until: int) -> None:
+        """Write down which streams a worker who trains is about to see."""
+        if note := self.shown.sees(plan, chunk, after, until):
+            await self.backend.write(note)
 
     async def read(self, plan: ViewPlan) -> None:
         """Log what was shown until the view's end, or until it broke off."""

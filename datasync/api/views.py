@@ -147,6 +147,7 @@ async def _send(reading: _Reading, response: web.StreamResponse, after: int, unt
         reading.require_policy()
         chunk, data = await reading.service.read(partial(reading.next, after=after, resume=resume, until=until))
         reading.service.metrics.shown(reading.plan.collection, chunk.batch.num_rows, chunk.withheld)
+        await reading.logged.sees(reading.plan, chunk, after, until)
         await _write(response, data)
         reading.logged.shown.rows += chunk.batch.num_rows
         reading.logged.shown.bytes += len(data)

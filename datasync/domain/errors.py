@@ -296,10 +296,34 @@ class Unauthenticated(RequestError):
     code = "UNAUTHENTICATED"
 
 
+class CertificateRefused(Unauthenticated):
+    """The client's certificate is not from a trusted operator or not valid now."""
+
+    code = "CERTIFICATE_REFUSED"
+
+
+class CertificateRevoked(CertificateRefused):
+    """The client's certificate was revoked by its operator."""
+
+    code = "CERTIFICATE_REVOKED"
+
+
+class CredentialsDiffer(Unauthenticated):
+    """The token and the client's certificate are not the same caller's."""
+
+    code = "CREDENTIALS_DIFFER"
+
+
 class Forbidden(RequestError):
     """The token does not allow this."""
 
     code = "FORBIDDEN"
+
+
+class CertificateForeign(Forbidden):
+    """The client's certificate is not for what it is used for."""
+
+    code = "CERTIFICATE_FOREIGN"
 
 
 class PurposeForbidden(Forbidden):
@@ -318,6 +342,30 @@ class ErasureForeign(RequestError):
     """Only the subject's own device may do this with its streams."""
 
     code = "ERASURE_FOREIGN"
+
+
+class ViewUnread(RequestError):
+    """The worker was shown nothing of a view that it names."""
+
+    code = "VIEW_UNREAD"
+
+
+class ModelErased(RequestError):
+    """The model was trained on what was erased, so that it may not be kept."""
+
+    code = "MODEL_ERASED"
+
+
+class ModelGone(RequestError):
+    """The model was deleted."""
+
+    code = "MODEL_GONE"
+
+
+class ModelsTooMany(RequestError):
+    """As many models of this worker are kept as may be."""
+
+    code = "MODELS_TOO_MANY"
 
 
 class NotFound(RequestError):

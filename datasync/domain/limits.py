@@ -87,6 +87,20 @@ ERASE_RETRY_MS_MAX = 600_000
 GENERATION_MAX = (1 << 31) - 1
 """How often the streams of one collection may begin anew."""
 
+MODEL_BYTES_MAX = 64 << 20
+MODEL_PART_BYTES = 1 << 20
+"""A model's artefact, and the parts that it is kept in, each encrypted by itself."""
+
+MODEL_VIEWS_MAX = 64
+MODEL_POLICIES_MAX = 16
+"""Readings of views that one model may name, and policies under which one of them was shown."""
+
+MODELS_PER_WORKER_MAX = 256
+"""Models of one worker that a node keeps, those apart that were deleted."""
+
+LINEAGE_BYTES_MAX = 256 << 10
+"""A signed record of where a model comes from."""
+
 LOGS_MAX = 8
 """Logs of one node whose heads it says."""
 

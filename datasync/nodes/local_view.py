@@ -1,7 +1,8 @@
 """A view that a program on the device reads in its own process, by the rules of every other view.
 
-It is in the decision log before its first row is given, each chunk is read in a transaction of its own, and a policy
-that changes meanwhile ends it: what the older one showed may not be shown any more.
+It is in the decision log before its first row is given, and so is which streams a worker who trains is shown. Each
+chunk is read in a transaction of its own, and a policy that changes meanwhile ends it: what the older one showed may
+not be shown any more.
 """
 
 from collections.abc import Callable, Iterator
@@ -68,6 +69,8 @@ class LocalView:
                 self._require(plan)
                 with self._database.read() as tx:
                     chunk = next(read(tx, self._vault, plan, now, after=after, resume=resume, until=until))
+                if note := shown.sees(plan, chunk, after, until):
+                    self._write(note)
                 shown.rows += chunk.batch.num_rows
                 shown.bytes += chunk.batch.nbytes
                 resume = chunk.cursor

@@ -14,6 +14,7 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from datasync.domain.errors import BodyDamaged, KeyUnavailable, MessageError
+from datasync.domain.ids import StreamId
 from datasync.domain.tiers import Tier
 from datasync.security.vault import Vault
 from datasync.store import segments
@@ -32,11 +33,15 @@ POLICY_FOREIGN = "POLICY_FOREIGN"
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some rows of a view: all up to ``cursor`` was read. ``withheld`` counts what was passed over, by reason."""
+    """Some rows of a view: all up to ``cursor`` was read. ``withheld`` counts what was passed over, by reason.
+
+    ``streams`` are those that the rows come from, with their tiers.
+    """
 
     batch: pa.RecordBatch
     cursor: int
     withheld: Mapping[str, int] = field(default_factory=dict)
+    streams: Mapping[StreamId, Tier] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Joined:
     bytes: int = 0
     withheld: str = ""
     detail: str = ""
+    streams: Mapping[StreamId, Tier] = field(default_factory=dict)
 
 
 def join_batches(tx: Connection, vault: Vault, plan: ViewPlan, page: Sequence[StoredSegment]) -> Iterator[Joined]:
@@ -101,7 +107,8 @@ def _join(
     rows = join(plan.fields, sources, layers)
     opened_bytes = sum(layer.batch.nbytes for layer in layers.values())
     base = layers[plan.base]
-    return Joined(position, rows, base.numbers, sources, base.header.meta, opened_bytes)
+    streams = {layer.stream: layer.tier for layer in batch}
+    return Joined(position, rows, base.numbers, sources, base.header.meta, opened_bytes, streams=streams)
 
 
 def _labels(tiers: Iterable[Tier]) -> str:

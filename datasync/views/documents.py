@@ -18,6 +18,7 @@ from sqlalchemy import Connection, func, select
 
 from datasync.domain.clock import Instant
 from datasync.domain.ids import StreamId
+from datasync.domain.tiers import Tier
 from datasync.policy import documents, merging
 from datasync.security.vault import Vault
 from datasync.store import segments, tables
@@ -50,6 +51,7 @@ def read_documents(
     """Give the documents that changed in the span, as of its end; a chunk is the documents of whole streams."""
     shown: list[pa.RecordBatch] = []
     withheld: Counter[str] = Counter()
+    streams: dict[StreamId, Tier] = {}
     cursor = span.start
     for stream, latest in _streams(tx, plan, now, span):
         merged = _Merged(plan)
@@ -57,11 +59,12 @@ def read_documents(
             merged.add(joined, withheld, changed=joined.position > span.after)
         batch = merged.shown(now)
         if shown and sum(each.num_rows for each in shown) + batch.num_rows > chunk_rows:
-            yield Chunk(concat(shown, plan.schema), cursor, withheld)
-            shown, withheld = [], Counter()
+            yield Chunk(concat(shown, plan.schema), cursor, withheld, streams)
+            shown, withheld, streams = [], Counter(), {}
         shown.append(batch)
+        streams |= merged.streams
         cursor = latest
-    yield Chunk(concat(shown, plan.schema), span.end, withheld)
+    yield Chunk(concat(shown, plan.schema), span.end, withheld, streams)
 
 
 def changed_by(tx: Connection, vault: Vault, plan: ViewPlan, base: StoredSegment) -> list[tuple[pa.RecordBatch, Meta]]:
@@ -108,6 +111,8 @@ class _Merged:
         self._metas: list[Meta] = []
         self._pending: list[tuple[pa.RecordBatch, bool, int]] = []
         self._pending_rows = 0
+        self.streams: dict[StreamId, Tier] = {}
+        """What the documents were merged from."""
 
     def add(self, joined: Joined, withheld: Counter[str], *, changed: bool) -> None:
         """Take the next changes; ``changed`` says whether they are what the reader asks about."""
@@ -117,6 +122,7 @@ class _Merged:
         if joined.rows is None or reason:
             withheld[reason] += 1
             return
+        self.streams.update(joined.streams)
         self._pending.append((joined.rows, changed, self._number(joined.meta)))
         self._pending_rows += joined.rows.num_rows
         if self._pending_rows >= MERGE_ROWS:

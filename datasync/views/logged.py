@@ -1,12 +1,25 @@
-"""What the decision log says of a view: that it was opened or refused, and in the end what was shown."""
+"""What is written of a view: in the decision log that it was opened or refused, and in the end what was shown.
 
-from dataclasses import dataclass
+Of a worker who trains it is also written which streams it is shown, before their first row leaves.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import AccessDenied
+from datasync.domain.ids import StreamId
 from datasync.policy.compiled import Policy
+from datasync.store import sightings
 from datasync.store.decisions import Decision
+from datasync.store.sightings import Reading
+from datasync.views.batches import Chunk
 from datasync.views.plan import ViewPlan
+
+TRAINS = "train"
+"""The kind of the workers whose models are registered."""
 
 
 @dataclass(slots=True)
@@ -19,6 +32,16 @@ class Shown:
     purpose: str
     rows: int = 0
     bytes: int = 0
+    streams: set[StreamId] = field(default_factory=set)
+
+    def sees(self, plan: ViewPlan, chunk: Chunk, after: int, until: int) -> Callable[[Connection], None] | None:
+        """Return what writes down the streams that a reading shows with this chunk first; None without any."""
+        new = {stream: tier for stream, tier in chunk.streams.items() if stream not in self.streams}
+        if plan.rules.worker.kind != TRAINS or not chunk.batch.num_rows or not new:
+            return None
+        self.streams |= new.keys()
+        reading = Reading(self.worker, self.collection, self.purpose, after, until)
+        return lambda tx: sightings.add(tx, reading, new, plan.policy.digest)
 
     def refused(self, denied: AccessDenied, now: Instant) -> Decision:
         """Return the entry that says that the policy denies the view."""

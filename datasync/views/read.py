@@ -13,6 +13,8 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from datasync.domain.clock import Instant
+from datasync.domain.ids import StreamId
+from datasync.domain.tiers import Tier
 from datasync.security.vault import Vault
 from datasync.store import segments, tables
 from datasync.store.segments import StoredSegment
@@ -80,6 +82,7 @@ class _Gathered:
         self._now = now
         self._joined: list[Joined] = []
         self._withheld: Counter[str] = Counter()
+        self._streams: dict[StreamId, Tier] = {}
         self._cursor = 0
         self._rows = 0
         self._bytes = 0
@@ -95,6 +98,7 @@ class _Gathered:
             self._withheld[joined.withheld] += 1
         else:
             self._joined.append(joined)
+            self._streams.update(joined.streams)
             self._rows += joined.rows.num_rows
             self._bytes += joined.bytes
 
@@ -102,7 +106,8 @@ class _Gathered:
         # By their text, which tells 1 from true, as conditions do.
         runs = [list(run) for _, run in groupby(self._joined, key=lambda each: repr(each.meta))]
         shown = [self._shown(run) for run in runs]
-        return Chunk(concat(shown, self._plan.schema), self._cursor if cursor is None else cursor, self._withheld)
+        rows, read_to = concat(shown, self._plan.schema), self._cursor if cursor is None else cursor
+        return Chunk(rows, read_to, self._withheld, self._streams)
 
     def _shown(self, run: Sequence[Joined]) -> pa.RecordBatch:
         rows = concat([each.rows for each in run], self._plan.fields)
