@@ -237,7 +237,7 @@ class EdgeErasing(Erasing):
     def begin(self, turn: Turn) -> None:
         """Take up what the database says is awaited of nodes that this one can reach."""
         reached = erasures.awaited(turn.tx) & {self._cloud, *self._edges(turn)}
-        self._pursuits = {NodeName(place): Pursuit(NodeName(place)) for place in reached}
+        self._pursuits = {NodeName(place): Pursuit(NodeName(place)) for place in sorted(reached)}
 
     def duties(self, turn: Turn) -> None:
         """Erase, and tell those whose receipts are awaited."""
@@ -263,7 +263,7 @@ class EdgeErasing(Erasing):
     def _have(self, turn: Turn, erased: list[StreamId], places: Iterable[NodeName]) -> None:
         """Tell these places what to erase, unless they have been told."""
         expected = {(each.stream, each.place) for each in erasures.receipts(turn.tx, erased)}
-        for place in places:
+        for place in sorted(places):
             if fresh := [stream for stream in erased if (stream, place) not in expected]:
                 erasures.expect(turn.tx, fresh, [place])
                 self._pursuits.setdefault(place, Pursuit(place)).soon(turn.now)
