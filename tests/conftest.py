@@ -71,6 +71,21 @@ class PostgresCluster:
     def drop(self, name: str) -> None:
         self._sql(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def files(self, name: str) -> dict[str, bytes]:
+        """Return the contents of a database's own files, with everything in them that was committed."""
+        self._sql("CHECKPOINT")
+        number = self._sql(f"SELECT oid FROM pg_database WHERE datname = '{name}'")
+        return _contents(self._data / "base" / str(number))
+
+    def log_files(self) -> dict[str, bytes]:
+        """Return the contents of the server's write-ahead log."""
+        return _contents(self._data / "pg_wal")
+
+    def recycle_log(self) -> None:
+        """Do what makes the server give back the log that it needs no more."""
+        for statement in ("SELECT pg_switch_wal()", "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT"):
+            self._sql(statement)
+
     @contextmanager
     def setting(self, name: str, value: str) -> Iterator[None]:
         """While the block runs, the whole server has this setting."""
@@ -102,6 +117,10 @@ class PostgresCluster:
             )
             output.seek(0)
             assert ended.returncode == 0, f"{' '.join(command)} failed:\n{output.read()}"
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def _binaries() -> Path | None:

@@ -34,7 +34,7 @@ from datasync.protocol.parts import EraseReceipt, EraseStatement, decode_part
 from datasync.security import points
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import ageing, audit, consents, erasures, peers, segments, streams, terms
+from datasync.store import ageing, audit, compaction, consents, erasures, peers, segments, streams, terms
 from datasync.store.audit import Event
 from datasync.store.erasures import Erasure, Receipt
 
@@ -172,6 +172,7 @@ class Erasing:
             collection=here.collection if here and knows_whose else None,
         )
         erasures.add(tx, tombstone)
+        compaction.owe(tx, compaction.ROWS, turn.now.wall_ms)
         detail = {"segments": size.segments, "rows": size.rows, "keys": keys}
         audit.append(tx, Event.ERASURE, wanted_by, stream, detail, turn.now.wall_ms)
         turn.count("erased", "streams")
@@ -188,7 +189,9 @@ class Erasing:
             erasures.put_receipt(turn.tx, Receipt(each.stream, self._node.name, self._signed(turn, each)))
             self._news.setdefault(each.stream, set()).add(self._node.name)
         self._shred_due_ms = turn.now.steady_ms if len(page) == SHRED_STREAMS else None
-        turn.effects.compact |= bool(page)
+        if page:
+            compaction.owe(turn.tx, compaction.KEYS, turn.now.wall_ms)
+            turn.effects.compact = True
 
     def _signed(self, turn: Turn, each: Erasure) -> bytes:
         receipt = EraseReceipt(

@@ -17,7 +17,7 @@ from datasync.handover.machine import Account, Duties
 from datasync.handover.states import EdgeState
 from datasync.nodes.node import Node, Turn
 from datasync.security.trust import Peer
-from datasync.store import consents, segments, streams, terms
+from datasync.store import compaction, consents, segments, streams, terms
 
 PREPARED_MS = 60_000
 """How long ciphertext in advance is kept for a device that may come."""
@@ -141,6 +141,8 @@ class Roster:
         for store in (segments, consents, terms, streams):
             store.delete(turn.tx, gone)
         accounts.save_keys(turn.tx, self._node.kit.vault, device, None)
+        compaction.owe(turn.tx, compaction.KEYS, turn.now.wall_ms)
+        turn.effects.compact = True
         (self._left.add if left else self._left.discard)(device)
 
     def erase_what_was_left(self, turn: Turn) -> None:

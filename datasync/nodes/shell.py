@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import DatasyncError, MessageTooLarge, NodeFailed, StoreError, StoreRefused
+from datasync.nodes.compacting import Compacting
 from datasync.nodes.metrics import Metrics
 from datasync.nodes.node import Arrival, Effects, Input, LinkChange, Node, Outgoing
 from datasync.policy.compiled import Policy
@@ -38,7 +39,6 @@ BACKLOG_MAX = 4_096
 RETRY_S = 1.0
 FAILURE_PAUSE_S = 0.1
 FAILURE_LOG_S = 10.0
-COMPACT_RETRY_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -98,10 +98,10 @@ class Shell:
         self._timer: asyncio.TimerHandle | None = None
         self._last_ticket = 0
         self._logged_s = -FAILURE_LOG_S
-        self._compact_due_s: float | None = 0.0
         self._metrics = Metrics(registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node")
         self.node = build()
+        self._compacting = Compacting(database, self.node.kit.vault, clock, registry)
         self.started = asyncio.Event()
         self.policy: Policy | None = None
         """The policy in force, by what is committed; the node's own may be of a transaction that is not over."""
@@ -263,16 +263,12 @@ class Shell:
         return effects
 
     async def _compact(self, effects: Effects) -> None:
-        """Empty the database's log at the start and when something was erased; later again if a reader prevents it."""
+        """Let files forget what was erased, when that is due, in the thread of the transactions."""
         if effects.compact:
-            self._compact_due_s = 0.0
-        if self._compact_due_s is None or time.monotonic() < self._compact_due_s:
-            return
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._database.checkpoint)
-            self._compact_due_s = None
-        except StoreError:
-            self._compact_due_s = time.monotonic() + COMPACT_RETRY_S
+            self._compacting.erased()
+        if self._compacting.is_due(self.node.policy):
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._compacting.work)
+        effects.wake(self._compacting.due_ms)
 
     def _commit(self, work: Callable[[Any, Instant], Effects]) -> Effects:
         with self._metrics.turn_seconds.time(), self._database.write() as tx:

@@ -43,6 +43,9 @@ class KeyShelf(Protocol):
     def delete(self, streams: Iterable[StreamId]) -> None:
         """Destroy every key of these streams."""
 
+    def compact(self) -> None:
+        """Let no file hold the bytes of a destroyed key. Raises StoreError when one may still."""
+
 
 def key_id(key: bytes) -> str:
     """Return the public name of a data key: 32 hexadecimal digits that say nothing about it."""
@@ -148,6 +151,10 @@ class Vault:
                 if known[0] in doomed:
                     self._opening.forget(known)
             self._shelf.delete(doomed)
+
+    def compact(self) -> None:
+        """Let the shelf's files forget the keys that were destroyed. Raises StoreError when they cannot yet."""
+        self._shelf.compact()
 
     def wrap(self, secret: bytes, label: str) -> bytes:
         """Return a small secret sealed under the node's key; ``label`` says what it is."""

@@ -8,17 +8,17 @@ StoreError here and nowhere else.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, Table
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from datasync.domain.errors import StoreError, StoreRefused
-from datasync.store import engines, schema
+from datasync.store import compaction, engines, schema
 
 
 class Database:
@@ -74,6 +74,18 @@ class Database:
                 cursor.close()
             if blocked:
                 raise StoreError("a reader keeps the write-ahead log from being emptied")
+
+    def compact(self, of: Sequence[Table]) -> None:
+        """Let no file hold what was deleted from these tables; other transactions wait, or this one gives up.
+
+        Raises StoreError when files may still hold something: a lock was not to be had, or somebody still reads.
+        """
+        with _translated(), self._writer.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                compaction.rewrite_sqlite(connection.connection)
+            else:
+                compaction.rewrite_postgres(connection.execution_options(isolation_level="AUTOCOMMIT"), of)
+        self.checkpoint()
 
     def close(self) -> None:
         """Close all connections and give the lock back. Harmless when repeated."""

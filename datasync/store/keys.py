@@ -1,9 +1,10 @@
 """Data keys, wrapped by the node's key, in a database of their own: destroying a key erases what it encrypted.
 
 Every call has committed durably when it returns. On SQLite a deleted key is also overwritten, in the file by
-``secure_delete`` and in the write-ahead log by emptying it, so that no file of the database holds the wrapped
-key any more. PostgreSQL has no such overwriting: a deleted row's bytes stay in its files until vacuum reuses
-the space and in its log until that is recycled. Keep the key database on SQLite where erasure must be physical.
+``secure_delete`` and in the write-ahead log by emptying it; a page that SQLite rebuilt may keep a copy. PostgreSQL has
+no such overwriting. So ``compact`` rewrites the files: afterwards they hold no deleted key. It is called soon after a
+deletion. What is left until then, and in PostgreSQL's own log for longer, opens nothing without the node's key. Keep
+the key database on SQLite, which leaves no log.
 """
 
 from collections.abc import Iterable, Iterator
@@ -54,6 +55,10 @@ class SqlKeyShelf:
         with self._write() as tx:
             tx.execute(sql_delete(_T).where(_T.c.stream_id.in_(list(streams))))
         self._database.checkpoint()
+
+    def compact(self) -> None:
+        """Let no file hold the bytes of a destroyed key. Raises StoreError when one may still."""
+        self._database.compact([_T])
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
