@@ -14,7 +14,7 @@ from datasync.domain.errors import Conflict, NotFound, RequestError
 from datasync.domain.ids import node_name
 from datasync.protocol import bundle
 from datasync.security.certificates import expiry_warning
-from datasync.store import audit, erasures, policies, segments, workers
+from datasync.store import audit, compaction, erasures, policies, segments, workers
 from datasync.store.audit import Event
 from datasync.store.workers import WorkerToken
 
@@ -27,6 +27,7 @@ async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
     policy = backend.policy()
     refused = await call.service.read(policies.last_refusal)
     awaited = await call.service.read(erasures.awaited)
+    compacted = await call.service.read(compaction.states)
     return models.NodeSummary(
         name=backend.name,
         place=backend.place,
@@ -40,6 +41,8 @@ async def node_summary(call: Call[Parameters, None]) -> models.NodeSummary:
         certificate_expires_ms=backend.certificate_expires_ms,
         certificate_warning=expiry_warning(backend.certificate_expires_ms, backend.now()),
         erasure_awaited=sorted(awaited),
+        compaction_owed=[what for what, each in compacted.items() if each.owed_ms is not None],
+        compacted_ms={what: each.done_ms for what, each in compacted.items() if each.done_ms is not None},
         not_ready=backend.ready(),
     )
 

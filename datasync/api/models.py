@@ -108,6 +108,8 @@ class NodeSummary(Answer):
     certificate_expires_ms: int
     certificate_warning: Annotated[str | None, Field(description="Said when the certificate expires soon.")]
     erasure_awaited: Annotated[list[str], Field(description="Who has not confirmed yet that it erased what it must.")]
+    compaction_owed: Annotated[list[str], Field(description="Of erased `keys` and `rows`, which files may still hold.")]
+    compacted_ms: Annotated[dict[str, int], Field(description="When files were last rewritten for the sake of each.")]
     not_ready: list[str]
 
 

@@ -56,6 +56,11 @@ def state(tx: Connection, what: str) -> State:
     return State(**registers.get(tx, _REGISTER + what, {}))
 
 
+def states(tx: Connection) -> dict[str, State]:
+    """Return how far each compaction is."""
+    return {what: state(tx, what) for what in (KEYS, ROWS)}
+
+
 def owe(tx: Connection, what: str, now_ms: int) -> None:
     """Note that something was deleted that files still hold."""
     before = state(tx, what)

@@ -223,3 +223,17 @@ def test_the_first_debt_counts_until_it_is_paid_and_each_kind_by_itself(database
         assert compaction.state(tx, ROWS) == State(done_ms=30)
         compaction.owe(tx, ROWS, 40)
         assert compaction.state(tx, ROWS) == State(40, 30)
+
+
+def test_the_servers_log_holds_destroyed_keys_until_it_is_given_back(
+    postgres_url: str, postgres_cluster: PostgresCluster
+) -> None:
+    """What docs/ERASURE.md tells who keeps keys on PostgreSQL to do."""
+    database = Database.open(postgres_url)
+    gone = fill(database, 3, 1)[1]
+    SqlKeyShelf(database).compact()
+    assert found(postgres_cluster.log_files, gone) != set()
+    with postgres_cluster.setting("wal_recycle", "off"):
+        postgres_cluster.recycle_log()
+    assert found(postgres_cluster.log_files, gone) == set()
+    database.close()

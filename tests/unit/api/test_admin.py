@@ -7,7 +7,7 @@ import pytest
 from datasync.domain.clock import Instant
 from datasync.protocol import revocations
 from datasync.security.revocation import RevocationList
-from datasync.store import attachments, handovers, peers, policies, revisions
+from datasync.store import attachments, compaction, handovers, peers, policies, revisions
 from datasync.store.attachments import Attachment
 from datasync.store.handovers import Handover
 from datasync.store.peers import KnownPeer
@@ -84,6 +84,14 @@ def test_the_node_says_why_it_refused_a_policy_last(api):
         policies.refuse(tx, policies.Refusal("POLICY_INVALID", "policy:3:1: wrong", NOW_MS))
     said = {"code": "POLICY_INVALID", "detail": "policy:3:1: wrong", "at_ms": NOW_MS}
     assert api.get("/v1/admin/node").json["policy_refused"] == said
+
+
+def test_the_node_says_what_of_erased_things_its_files_may_still_hold(api):
+    with api.node.database.write() as tx:
+        compaction.owe(tx, compaction.KEYS, NOW_MS)
+        compaction.done(tx, compaction.ROWS, NOW_MS)
+    node = api.get("/v1/admin/node").json
+    assert (node["compaction_owed"], node["compacted_ms"]) == (["keys"], {"rows": NOW_MS})
 
 
 def test_the_lists_say_which_policy_each_node_follows(api):

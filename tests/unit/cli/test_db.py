@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from datasync.cli.main import main
+from datasync.store import compaction
+from datasync.store.database import Database
 
 CLOUD = """
 identity = "identity"
@@ -59,3 +61,19 @@ def test_a_password_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert "geheim" not in printed.out + printed.err
     assert "[STORE_FAILED]" in printed.err
+
+
+def test_compact_pays_what_a_stopped_node_owes_and_is_refused_beside_a_running_one(config: Path, capsys) -> None:
+    main(["db", "upgrade", "--config", str(config)])
+    database = Database.open(f"sqlite:///{config.parent}/cloud.db", exclusive=True)
+    with database.write() as tx:
+        for what in (compaction.KEYS, compaction.ROWS):
+            compaction.owe(tx, what, 1)
+    assert main(["db", "compact", "--config", str(config)]) == 1
+    assert "stop that node" in capsys.readouterr().err
+    database.close()
+    assert main(["db", "compact", "--config", str(config)]) == 0
+    database = Database.open(f"sqlite:///{config.parent}/cloud.db")
+    with database.read() as tx:
+        assert [each.owed_ms for each in compaction.states(tx).values()] == [None, None]
+    database.close()
