@@ -90,6 +90,14 @@ def load_keys(tx: Connection, vault: Vault, device: NodeName) -> SessionKeys | N
     return decode_part(SessionKeys, vault.unwrap(row.session_key, session_label(device)))
 
 
+def forget_keys(tx: Connection, vault: Vault, account: Account) -> None:
+    """Let the session keys go under which nothing can arrive any more: those of edges that gave all they had."""
+    keys = load_keys(tx, vault, account.device)
+    if keys is not None and not keys.previous.keys() <= set(account.pending):
+        kept = {edge: keys.previous[edge] for edge in account.pending if edge in keys.previous}
+        save_keys(tx, vault, account.device, SessionKeys(session=keys.session, previous=kept))
+
+
 def _account(row: Attachment) -> Account:
     detail = row.detail
     return Account(

@@ -142,7 +142,8 @@ def fence(account: Account, token: AttachToken, me: NodeName, now_ms: int) -> Ac
         raise HandoverError(f"the token of {token.device} names {token.edge}, which is no reason to freeze {me}")
     if token.order == account.known and token.edge == account.target:
         return account
-    if me not in {visit.edge for visit in token.previous} and account.target != token.edge:
+    named = me in {visit.edge for visit in token.previous}
+    if not (named or account.target == token.edge or _was_missed(account, token)):
         # the asker waits for a visit since which this edge has been told to give all it has to another
         raise EpochStale(f"{token.device} at {token.order}: what {me} has goes to {account.target}")
     check_newer(account, token)
@@ -156,6 +157,12 @@ def fence(account: Account, token: AttachToken, me: NodeName, now_ms: int) -> Ac
         pending=tuple(source for source in account.pending if source != token.edge),
         since_ms=now_ms,
     )
+
+
+def _was_missed(account: Account, token: AttachToken) -> bool:
+    """Whether an edge never heard that the device left, and the token names only visits since."""
+    since = [(visit.incarnation, visit.epoch) for visit in token.previous]
+    return account.target is None and bool(since) and min(since) > account.known
 
 
 def received(account: Account, source: NodeName, *, hot: bool, complete: bool) -> Account:

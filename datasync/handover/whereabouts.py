@@ -81,14 +81,11 @@ def move(
 ) -> Whereabouts:
     """Begin to attach to ``target`` under the next epoch; ``session_key`` (32 bytes) is new.
 
-    An edge that is attached to anew while it waits for others is told of those again: they give on a token alone that
-    names them.
-
     Raises HandoverError after too many edges that never confirmed, EventUnexpected.
     """
     state = device_next(here.state, DeviceEvent.MOVE)
     visits: dict[NodeName, Visit] = {}
-    if here.state is DeviceState.ATTACHING or (target == here.edge and here.mode != "full"):
+    if here.state is DeviceState.ATTACHING:
         visits = {visit.edge: visit for visit in here.visits}
     if here.edge is not None:
         visits[here.edge] = Visit(edge=here.edge, incarnation=here.incarnation, epoch=here.epoch)

@@ -227,6 +227,7 @@ class Target:
         if after == before:
             return
         self._roster.save(turn, after)
+        accounts.forget_keys(turn.tx, self._node.kit.vault, after)
         match after.state:
             case EdgeState.CATCHING_UP:
                 self._advance(turn, after)

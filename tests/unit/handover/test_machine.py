@@ -292,6 +292,12 @@ def test_a_fence_from_the_present_target_under_a_later_epoch_counts_though_it_do
     assert (again.known, again.target) == ((0, 3), DOCKS)
 
 
+def test_an_edge_that_was_away_all_the_time_gives_to_where_the_device_is_though_the_token_does_not_name_it() -> None:
+    """A → B → C → B, and A was down: B still waits for A, and its token names C and itself."""
+    fenced = machine.fence(active(), token(DOCKS, 4, (AIRPORT, 3)), CBD, T0)
+    assert (fenced.state, fenced.known, fenced.target) == (EdgeState.FROZEN, (0, 4), DOCKS)
+
+
 def test_a_fence_of_a_leaping_epoch_is_refused() -> None:
     with pytest.raises(EpochLeap):
         machine.fence(active(), token(DOCKS, limits.EPOCH_LEAP_MAX + 2, (CBD, 1)), CBD, T0)

@@ -10,7 +10,7 @@ from datasync.domain.errors import EventUnexpected, HandoverError
 from datasync.domain.ids import HandoverId, NodeName, node_name
 from datasync.handover import whereabouts
 from datasync.handover.states import DeviceState
-from datasync.handover.whereabouts import Whereabouts, Wish, confirm, move, renew
+from datasync.handover.whereabouts import Whereabouts, Wish, confirm, move
 from datasync.security.vault import Vault
 from datasync.store.database import Database
 
@@ -81,16 +81,6 @@ def test_degraded_becomes_full_without_a_new_beginning() -> None:
     assert (here.mode, here.since_ms) == ("degraded", 7)
     full = confirm(here, "full", 9)
     assert (full.mode, full.since_ms) == ("full", 7)
-
-
-@pytest.mark.parametrize(("mode", "previous"), [("degraded", [CBD, DOCKS]), ("full", [DOCKS])])
-def test_who_begins_anew_at_an_edge_that_still_waits_for_another_names_that_one_again(
-    mode: str, previous: list[NodeName]
-) -> None:
-    here = confirm(move(at((CBD, True)), DOCKS, key(2), 5), mode, 7)
-    again = renew(here, key(3), 8, forget=False)
-    assert [visit.edge for visit in again.token(b"n" * 16).previous] == previous
-    assert renew(again, key(4), 9, forget=False).visits[:-1] == again.visits[:-1]
 
 
 def test_a_restarted_device_is_where_it_was(database: Database, vault: Vault, tmp_path: Path) -> None:

@@ -175,6 +175,25 @@ def test_no_session_key_is_left_under_which_anything_of_it_was_sealed(net: Wire)
     assert net.nodes[CBD].rows() == {"public": 1, "edge-private": 1}
 
 
+def test_an_edge_lets_the_keys_go_of_an_edge_that_gave_all_it_had(net: Wire) -> None:
+    net.record(1, 2)
+    net.lose = lambda each: each.topic in (topics.edge_in(DOCKS, CBD), topics.edge_in(CBD, DOCKS))
+    net.give(WATCH, Move(5, DOCKS, planned=False))
+    net.wait(5_000)
+    assert previous_keys(net, DOCKS) == {CBD}
+    net.lose = lambda _: False
+    net.wait(10_000)
+    assert net.device.whereabouts.mode == "full"
+    assert previous_keys(net, DOCKS) == set()
+
+
+def previous_keys(net: Wire, edge: NodeName) -> set[str]:
+    """Return the edges of which an edge has session keys of the device."""
+    with net.nodes[edge].database.read() as tx:
+        kept = accounts.load_keys(tx, net.nodes[edge].kit.vault, WATCH)
+    return set() if kept is None else set(kept.previous)
+
+
 def session_keys(net: Wire) -> set[bytes]:
     """Return every session key that the device or an edge has."""
     found: set[bytes] = set()
