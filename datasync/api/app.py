@@ -23,14 +23,28 @@ SECURITY_HEADERS = {
 }
 
 
+PROBES = ("/healthz", "/readyz")
+"""What is answered besides where a prober can show no certificate."""
+
+_SERVICE = web.AppKey("SERVICE", Service)
+
+
 def application(backend: Backend) -> web.Application:
     """Return the application that serves ``backend``; one for each of its metrics registries."""
     service = Service(backend)
     app = web.Application(middlewares=[count_requests(service.metrics), answer_errors])
-    app[OPENAPI] = describe(ROUTES)
+    app[OPENAPI], app[_SERVICE] = describe(ROUTES), service
     _add(app, ROUTES, service)
     app.on_response_prepare.append(_secure)
     app.on_cleanup.append(service.close)
+    return app
+
+
+def probes(api: web.Application) -> web.Application:
+    """Return the application that answers the probes of a node alone, beside the one that serves its whole API."""
+    app = web.Application(middlewares=[answer_errors])
+    _add(app, [route for route in ROUTES if route.path in PROBES], api[_SERVICE])
+    app.on_response_prepare.append(_secure)
     return app
 
 

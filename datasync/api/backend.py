@@ -15,6 +15,7 @@ from datasync.domain.ids import NodeName, StreamId
 from datasync.domain.tiers import Place
 from datasync.policy.compiled import Policy
 from datasync.security.revocation import RevocationList
+from datasync.security.trust import Trust
 from datasync.security.vault import Vault
 from datasync.store.database import Database
 
@@ -42,6 +43,11 @@ class Backend(Protocol):
     @property
     def admin_token_hash(self) -> str:
         """SHA-256 of the administrator's token in hexadecimal; empty when there is no administrator."""
+        ...
+
+    @property
+    def trust(self) -> Trust:
+        """Whose certificates the node believes, and which of them were revoked."""
         ...
 
     @property

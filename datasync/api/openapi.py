@@ -12,13 +12,22 @@ from pydantic.json_schema import models_json_schema
 from datasync.api.access import Access
 from datasync.api.problems import CONTENT_TYPE, BodyTooLarge, MediaTypeUnsupported, status_of
 from datasync.api.routes import Content, Route
-from datasync.domain.errors import DatasyncError, Forbidden, RequestError, Unauthenticated
+from datasync.domain.errors import (
+    CertificateForeign,
+    CertificateRefused,
+    CertificateRevoked,
+    CredentialsDiffer,
+    DatasyncError,
+    Forbidden,
+    RequestError,
+    Unauthenticated,
+)
 
 _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
     Access.OPEN: [],
-    Access.WORKER: [{"worker": []}],
-    Access.ADMIN: [{"administrator": []}],
-    Access.WORKER_OR_ADMIN: [{"worker": []}, {"administrator": []}],
+    Access.WORKER: [{"worker": []}, {"certificate": []}],
+    Access.ADMIN: [{"administrator": []}, {"certificate": []}],
+    Access.WORKER_OR_ADMIN: [{"worker": []}, {"administrator": []}, {"certificate": []}],
 }
 
 
@@ -69,6 +78,7 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
             "securitySchemes": {
                 "worker": {"type": "http", "scheme": "bearer", "description": "The token of an enrolled worker."},
                 "administrator": {"type": "http", "scheme": "bearer", "description": "The administrator's token."},
+                "certificate": {"type": "mutualTLS", "description": "The certificate of a worker or administrator."},
             },
         },
     }
@@ -146,8 +156,9 @@ def _failures(route: Route) -> dict[str, Any]:
 
 def _errors(route: Route) -> list[type[DatasyncError]]:
     errors = list(route.errors)
+    errors += [CertificateRefused, CertificateRevoked]
     if route.access is not Access.OPEN:
-        errors += [Unauthenticated, Forbidden]
+        errors += [Unauthenticated, CredentialsDiffer, Forbidden, CertificateForeign]
     if route.parameters.model_fields or route.body:
         errors.append(RequestError)
     if route.body:

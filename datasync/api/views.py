@@ -2,8 +2,9 @@
 
 Where a response ends is fixed before its first byte, so the cursor to resume after is a header. The rows are read
 chunk by chunk in a thread, each chunk in a read transaction of its own: a slow client holds no snapshot open, a client
-that leaves stops the reading, and a withdrawn consent or an erased stream is gone from the next chunk on. What goes
-wrong after the first byte, a new policy included, breaks the connection: no torn answer looks whole.
+that leaves stops the reading, and a withdrawn consent or an erased stream is gone from the next chunk on, as is all
+when the client's certificate is revoked. What goes wrong after the first byte, a new policy included, breaks the
+connection: no torn answer looks whole.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from aiohttp import web
 from sqlalchemy import Connection
 
 from datasync.api import models
+from datasync.api.access import proved
 from datasync.api.audit import Logged
 from datasync.api.negotiation import choose
 from datasync.api.routes import Call
@@ -131,7 +133,7 @@ async def _send_or_tear(
     """Send the whole view, or break the connection so that the client cannot take the part for the whole."""
     what = f"worker {call.caller.worker}'s view of {reading.plan.collection}"
     try:
-        await _send(reading, response, call.parameters.after, until)
+        await _send(reading, call, response, until)
     except ConnectionError:
         logger.info("%s was left before its end", what)
     except Exception as error:
@@ -141,10 +143,13 @@ async def _send_or_tear(
             call.request.transport.abort()
 
 
-async def _send(reading: _Reading, response: web.StreamResponse, after: int, until: int) -> None:
-    resume = after
+async def _send(
+    reading: _Reading, call: Call[models.ViewParameters, None], response: web.StreamResponse, until: int
+) -> None:
+    resume = after = call.parameters.after
     while resume < until:
         reading.require_policy()
+        proved(call.request, reading.service)
         chunk, data = await reading.service.read(partial(reading.next, after=after, resume=resume, until=until))
         reading.service.metrics.shown(reading.plan.collection, chunk.batch.num_rows, chunk.withheld)
         await reading.logged.sees(reading.plan, chunk, after, until)

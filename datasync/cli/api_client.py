@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from datasync.domain.errors import ConfigError, LinkError, RequestError
 from datasync.security.files import read_file
-from datasync.views.connection import Known, connection, is_address
+from datasync.views.connection import Known, connection, is_address, require_credentials
 
 PROBLEM_BYTES_MAX = 1 << 20
 PIECE_BYTES = 1 << 16
@@ -42,15 +42,16 @@ _ANYBODY = Known()
 
 
 class ApiClient:
-    """One node's API, called with one bearer token."""
+    """One node's API, called with a bearer token, a certificate, or both."""
 
-    def __init__(self, url: str, token: str, known: Known = _ANYBODY) -> None:
-        """Take the node's address, ``https://host:port``, and how it is to be known.
+    def __init__(self, url: str, token: str = "", known: Known = _ANYBODY) -> None:
+        """Take the node's address, ``https://host:port``, and how both ends are to be known.
 
-        Raises ConfigError for any other form of address.
+        Raises ConfigError for any other form of address, and where there is neither token nor certificate.
         """
         if not is_address(url):
             raise ConfigError(f"{url!r} is no node's address", fix="write https://host:port")
+        require_credentials(url, token, known)
         if not token.isascii() or not token.isprintable():
             raise ConfigError("the token is none that a node gives out")
         self._url = urlsplit(url)
@@ -59,14 +60,12 @@ class ApiClient:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Self:
-        """Return the client that the options of :func:`add_api` ask for. Raises ConfigError without a token."""
+        """Return the client that the options of :func:`add_api` ask for. Raises ConfigError when nothing says who."""
         if arguments.token_file is not None:
             token = read_file(arguments.token_file).decode(errors="replace").strip()
         else:
             token = arguments.token or os.environ.get("DATASYNC_TOKEN", "")
-        if not token:
-            raise ConfigError("no token given", fix="use --token-file, or set DATASYNC_TOKEN")
-        return cls(arguments.url, token, Known(arguments.ca, arguments.peer))
+        return cls(arguments.url, token, Known(arguments.ca, arguments.peer, arguments.cert))
 
     def get(self, *path: str, **query: str | int | None) -> Any:
         """Return the JSON that the node answers. Raises Refused and LinkError."""
@@ -95,7 +94,7 @@ class ApiClient:
         node = connection(self._url, self._known)
         target = "/".join([self._url.path.rstrip("/"), *(quote(part, safe="") for part in path)])
         given = urlencode({name: value for name, value in query.items() if value is not None})
-        headers = {"Authorization": f"Bearer {self._token}"}
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         if body is not None:
             headers["Content-Type"] = media
         try:
@@ -120,7 +119,7 @@ def pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def add_api(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Declare where the node is and what token to show it; not ``required`` where there is another way to it."""
+    """Declare where the node is and what to show it; not ``required`` where there is another way to it."""
     url = os.environ.get("DATASYNC_URL")
     needed = required and url is None
     parser.add_argument(
@@ -138,6 +137,13 @@ def add_api(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
         metavar="NAME",
         default=os.environ.get("DATASYNC_PEER", ""),
         help="the node's name, for one whose certificate does not have the host of the URL (or DATASYNC_PEER)",
+    )
+    parser.add_argument(
+        "--cert",
+        type=Path,
+        metavar="FOLDER",
+        default=os.environ.get("DATASYNC_CERT"),
+        help="certificate and key to show, made by `datasync enroll worker|admin --authority` (or DATASYNC_CERT)",
     )
     token = parser.add_mutually_exclusive_group()
     token.add_argument("--token", help="other users of this machine can see it; prefer the next, or DATASYNC_TOKEN")

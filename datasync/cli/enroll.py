@@ -1,25 +1,22 @@
-"""``datasync enroll``: who exists. An operator's authority makes its nodes' identities and its policy key; tokens too.
+"""``datasync enroll``: who exists. An operator's authority makes its nodes' identities, its policy key and its clients.
 
 A node's private keys are made where this runs: run it on the node, or move the folder there safely and leave no
 copy. Edges and clouds get an identity for their MQTT broker besides, in ``broker/``: it needs one for TLS, and is not
-trusted with the node's. A token is printed once and never stored; what is kept of it is its hash.
+trusted with the node's.
 """
 
 import argparse
 import json
 import secrets
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from datasync.api.models import TOKEN_DAYS
-from datasync.cli import enroll_again
-from datasync.cli.api_client import ApiClient, add_api
-from datasync.cli.output import add_json, print_fields, print_json
+from datasync.cli import enroll_again, enroll_clients
+from datasync.cli.enroll_options import DAYS_MAX, add_authority, add_days, print_result
+from datasync.cli.output import add_json, print_json
 from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName
 from datasync.nodes.shell import system_clock
@@ -28,9 +25,7 @@ from datasync.security.files import read_file, write_private
 from datasync.security.sealing import Kem
 from datasync.security.trust import AUTHORITY_FILE, Authority, Trust
 from datasync.security.vault import load_or_create_node_key
-from datasync.store.workers import token_hash
 
-DAYS_MAX = 3650
 BROKER_FOLDER = "broker"
 NODES = (Role.DEVICE, Role.EDGE, Role.CLOUD)
 
@@ -42,18 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _configure_policy_key(kinds.add_parser("policy-key", help="make the key that signs an operator's policies"))
     for role in NODES:
         _configure_node(kinds.add_parser(role.value, help=f"make the identity of {_article(role)}"), role)
-    worker = kinds.add_parser("worker", help="give a worker of the active policy its token at a node")
-    worker.add_argument("worker", help="the worker's name in the policy")
-    worker.add_argument("--days", type=_days, default=TOKEN_DAYS, help="how long it is valid (default: %(default)s)")
-    worker.add_argument(
-        "--purpose", action="append", help="a purpose it is for (default: all that the policy allows); repeatable"
-    )
-    add_api(worker)
-    add_json(worker)
-    worker.set_defaults(run=_enroll_worker)
-    admin = kinds.add_parser("admin", help="make an administrator's token, and the hash for a node's configuration")
-    add_json(admin)
-    admin.set_defaults(run=_make_admin_token)
+    enroll_clients.configure(kinds)
     enroll_again.configure(kinds)
 
 
@@ -62,18 +46,16 @@ def _configure_authority(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", type=Path, required=True, help="new folder for the authority's key; keep it offline"
     )
-    parser.add_argument("--days", type=_days, default=DAYS_MAX, help="how long it is valid (default: %(default)s)")
+    add_days(parser, DAYS_MAX, "it")
     add_json(parser)
     parser.set_defaults(run=_create_authority)
 
 
 def _configure_policy_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the key's name, for example acme/policy")
-    parser.add_argument("--authority", type=Path, required=True, metavar="FOLDER", help="made by `datasync enroll ca`")
+    add_authority(parser)
     parser.add_argument("--folder", type=Path, required=True, help="new folder for the key; it may be kept offline")
-    parser.add_argument(
-        "--days", type=_days, default=365, help="how long the certificate is valid (default: %(default)s)"
-    )
+    add_days(parser, 365)
     add_json(parser)
     parser.set_defaults(run=_enroll_policy_key)
 
@@ -81,11 +63,9 @@ def _configure_policy_key(parser: argparse.ArgumentParser) -> None:
 def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
     example = "watch-7" if role is Role.DEVICE else f"acme/{'cbd' if role is Role.EDGE else 'cloud'}"
     parser.add_argument("name", help=f"the node's name, for example {example}")
-    parser.add_argument("--authority", type=Path, required=True, metavar="FOLDER", help="made by `datasync enroll ca`")
+    add_authority(parser)
     parser.add_argument("--folder", type=Path, required=True, help="where identity/, trust/ and keys/ are made")
-    parser.add_argument(
-        "--days", type=_days, default=365, help="how long the certificate is valid (default: %(default)s)"
-    )
+    add_days(parser, 365)
     parser.add_argument(
         "--trust",
         type=Path,
@@ -114,7 +94,7 @@ def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
 def _create_authority(arguments: argparse.Namespace) -> int:
     authority = Authority.create(arguments.operator, system_clock(), days=arguments.days)
     authority.save(arguments.folder)
-    _print(arguments, {"operator": authority.operator, "certificate": str(arguments.folder / AUTHORITY_FILE)})
+    print_result(arguments, {"operator": authority.operator, "certificate": str(arguments.folder / AUTHORITY_FILE)})
     return 0
 
 
@@ -171,36 +151,5 @@ def _authorities(paths: Sequence[Path]) -> dict[str, bytes]:
     return {read_authority(der).operator: pem for der, pem in zip(certificates, pems, strict=True)}
 
 
-def _enroll_worker(arguments: argparse.Namespace) -> int:
-    registration = {"worker": arguments.worker, "expires_days": arguments.days, "purposes": arguments.purpose}
-    registered = ApiClient.of(arguments).post("v1", "admin", "workers", document=registration)
-    if not registered["in_policy"]:
-        print(
-            f"note: the node's active policy names no worker {arguments.worker}, so it reads nothing", file=sys.stderr
-        )
-    _print(arguments, registered)
-    return 0
-
-
-def _make_admin_token(arguments: argparse.Namespace) -> int:
-    token = secrets.token_urlsafe(32)
-    _print(arguments, {"token": token, "admin_token_hash": token_hash(token)})
-    return 0
-
-
-def _print(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
-    if arguments.json:
-        print_json(result)
-    else:
-        print_fields(result)
-
-
 def _article(role: Role) -> str:
     return f"{'an' if role is Role.EDGE else 'a'} {role.value}"
-
-
-def _days(text: str) -> int:
-    days = int(text)
-    if not 1 <= days <= DAYS_MAX:
-        raise argparse.ArgumentTypeError(f"{days} is not in 1..{DAYS_MAX}")
-    return days

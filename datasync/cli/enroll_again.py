@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from datasync.cli.api_client import ApiClient, add_api, pieces
-from datasync.cli.output import add_json, print_fields, print_json
+from datasync.cli.enroll_options import add_authority, add_days, print_result
+from datasync.cli.output import add_json
 from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName, dotted
 from datasync.nodes.shell import system_clock
@@ -34,7 +35,7 @@ def configure(kinds: Any) -> None:
     """Declare the actions among those of ``datasync enroll``."""
     revoke = kinds.add_parser("revoke", help="revoke certificates: extend the authority's signed list of them")
     revoke.add_argument("what", nargs="*", metavar="NAME|CERT", help="a node's name, or a file with its certificate")
-    _add_authority(revoke)
+    add_authority(revoke)
     revoke.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the signed list is written")
     revoke.add_argument("--crl-out", type=Path, metavar="PEM", help="the same as a CRL, for MQTT brokers")
     revoke.set_defaults(run=_revoke)
@@ -42,10 +43,10 @@ def configure(kinds: Any) -> None:
     push.add_argument("list", type=Path, metavar="FILE", help="written by `datasync enroll revoke`")
     add_api(push)
     push.set_defaults(run=_push)
-    renew = kinds.add_parser("renew", help="give a node, or a policy key, a new certificate for its name and keys")
+    renew = kinds.add_parser("renew", help="give a node, a policy key or a client a new certificate for its keys")
     renew.add_argument("--folder", type=Path, required=True, help="made by `datasync enroll`")
-    _add_authority(renew)
-    renew.add_argument("--days", type=int, default=365, help="how long it is valid (default: %(default)s)")
+    add_authority(renew)
+    add_days(renew, 365, "it")
     renew.set_defaults(run=_renew)
     for action in (revoke, push, renew):
         add_json(action)
@@ -56,10 +57,6 @@ def note_issued(authority: Path, identity: Identity) -> None:
     certificate = x509.load_der_x509_certificate(identity.certificate)
     path = authority / ISSUED_FOLDER / f"{dotted(identity.name)}-{certificate.serial_number:x}.pem"
     write_private(path, certificate.public_bytes(Encoding.PEM))
-
-
-def _add_authority(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--authority", type=Path, required=True, metavar="FOLDER", help="made by `datasync enroll ca`")
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
@@ -78,7 +75,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
         _replace(path, signed)
     if arguments.crl_out is not None:
         _replace(arguments.crl_out, crl(listed, own, authority.key))
-    _print(arguments, {"operator": listed.operator, "number": listed.number, "revoked": _names(entries)})
+    print_result(arguments, {"operator": listed.operator, "number": listed.number, "revoked": _names(entries)})
     return 0
 
 
@@ -91,7 +88,9 @@ def _known(path: Path, trust: Trust, operator: str) -> RevocationList:
 def _certificates(folder: Path, authority: certificates.AuthorityCertificate, what: str) -> Iterator[bytes]:
     """Give the certificates (DER) that are meant: those of a name, or the one in a file. Raises ConfigError."""
     file = Path(what)
-    paths = [file] if file.is_file() else sorted((folder / ISSUED_FOLDER).glob(f"{dotted(NodeName(what))}-*.pem"))
+    issued = sorted((folder / ISSUED_FOLDER).glob("*.pem"))
+    own_name = dotted(NodeName(what))
+    paths = [file] if file.is_file() else [each for each in issued if each.name.rpartition("-")[0] == own_name]
     if not paths:
         raise ConfigError(f"no certificate was issued to {what!r} here", fix="give the file with the certificate")
     for path in paths:
@@ -112,7 +111,7 @@ def _push(arguments: argparse.Namespace) -> int:
     signed = arguments.list.read_bytes() if arguments.list.is_file() else read_file(arguments.list)
     path = ("v1", "admin", "revocations")
     with ApiClient.of(arguments).request("POST", path, {}, signed, revocations.MEDIA_TYPE) as response:
-        _print(arguments, json.loads(b"".join(pieces(response))))
+        print_result(arguments, json.loads(b"".join(pieces(response))))
     return 0
 
 
@@ -128,7 +127,7 @@ def _renew(arguments: argparse.Namespace) -> int:
         note_issued(arguments.authority, renewed)
         pem = x509.load_der_x509_certificate(renewed.certificate).public_bytes(Encoding.PEM)
         _replace(folder / CERTIFICATE_FILE, pem)
-    _print(arguments, {"name": identity.name, "valid_until_ms": renewed.validity.last_ms, "renewed": len(found)})
+    print_result(arguments, {"name": identity.name, "valid_until_ms": renewed.validity.last_ms, "renewed": len(found)})
     return 0
 
 
@@ -144,10 +143,3 @@ def _replace(path: Path, content: bytes) -> None:
         draft.replace(path)
     except OSError as error:
         raise ConfigError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
-
-
-def _print(arguments: argparse.Namespace, done: dict[str, Any]) -> None:
-    if arguments.json:
-        print_json(done)
-    else:
-        print_fields(done)

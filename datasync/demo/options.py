@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class DemoOptions:
     """``speed`` is how much faster than real time the recordings play; 0 is as fast as this machine can.
 
-    With ``tls`` every connection, to brokers and to HTTP APIs, is encrypted and verified.
+    With ``tls`` every connection, to brokers and to HTTP APIs, is encrypted and verified at both ends.
     """
 
     seed: int = 1

@@ -151,8 +151,9 @@ def _keep(town: Town, console: Console) -> None:
     """Say where everything is, and wait until told to stop."""
     for node in town.servers:
         console.print(f"{node.name}: {node.url}  broker {node.broker}  admin token {node.admin_token}")
-        if node.known.ca is not None:
-            console.print(f"  verified by: --ca {node.known.ca} --peer {node.known.peer}")
+        known = node.known()
+        if known.identity is not None:
+            console.print(f"  verified by: --ca {known.ca} --peer {known.peer} --cert {known.identity}")
         for worker, token in node.tokens.items():
             console.print(f"  worker {worker}: {token}")
     console.print(f"policies, databases and logs: {town.cloud.folder.parent}; Ctrl-C ends it")

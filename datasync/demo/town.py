@@ -41,6 +41,7 @@ EDGES = tuple(node_name(site.edge) for site in SITES)
 HUB = node_name("borealis/hub")
 TAP = node_name("tap")
 OPERATORS = ("acme", "borealis")
+ADMINISTRATOR = "administrator"
 START_S_MAX = 60.0
 STOP_S_MAX = 10.0
 
@@ -64,10 +65,13 @@ class Node:
         """Where its HTTP API listens."""
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.http_port}"
 
-    @property
-    def known(self) -> Known:
-        """How its HTTP API is known."""
-        return Known(self.folder / "trust" / f"{operator_of(self.name)}.pem", self.name) if self.tls else Known()
+    def known(self, client: str = ADMINISTRATOR) -> Known:
+        """How its HTTP API is known, and what the administrator or a worker shows there."""
+        if not self.tls:
+            return Known()
+        return Known(
+            self.folder / "trust" / f"{operator_of(self.name)}.pem", self.name, self.folder / "clients" / client
+        )
 
     @property
     def broker(self) -> str:
@@ -87,11 +91,11 @@ class Node:
     @property
     def admin(self) -> ApiClient:
         """A client with the administrator's token."""
-        return ApiClient(self.url, self.admin_token, self.known)
+        return ApiClient(self.url, self.admin_token, self.known())
 
     def view(self, worker: str, collection: str, purpose: str) -> pa.Table:
         """Return what one of its workers may read of a collection, over HTTP."""
-        return open_view(self.url, self.tokens[worker], collection, purpose, known=self.known).read_all()
+        return open_view(self.url, self.tokens[worker], collection, purpose, known=self.known(worker)).read_all()
 
     def run(self, command: Sequence[str]) -> None:
         """Start the node's process; what it prints goes to its log."""
@@ -133,6 +137,7 @@ class Town:
         self._authorities["acme"].enrol(TAP, Role.DEVICE, now=system_clock()).save(self._tap)
         for node in self.servers:
             node.config.write_text(self._server_config(node))
+            self._certify(node, ADMINISTRATOR, Role.ADMIN)
         for node, (_, home) in zip(self.devices, devices, strict=True):
             node.config.write_text(self._device_config(home))
 
@@ -170,6 +175,7 @@ class Town:
                 if (worker.place.value, worker.operator) == (node.role.value, operator_of(node.name)):
                     registered = node.admin.post("v1", "admin", "workers", document={"worker": worker.id})
                     node.tokens[worker.id] = registered["token"]
+                    self._certify(node, worker.id, Role.WORKER)
 
     def activate(self, policy: bytes) -> None:
         """Give the cloud a policy, which passes it on. Raises Refused with every problem."""
@@ -207,6 +213,11 @@ class Town:
         for operator, authority in self._authorities.items():
             (home / "trust" / f"{operator}.pem").write_bytes(_pem(authority.certificate))
         return Node(name, role, home, broker_port, http_port, secrets.token_urlsafe(32), self.tls)
+
+    def _certify(self, node: Node, client: str, role: Role) -> None:
+        operator = operator_of(node.name)
+        name = NodeName(f"{operator}/{client}")
+        self._authorities[operator].enrol(name, role, now=system_clock()).save(node.folder / "clients" / client)
 
     def _server_config(self, node: Node) -> str:
         lines = [

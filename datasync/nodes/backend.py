@@ -13,6 +13,7 @@ from datasync.nodes.node import Activate, Change, ConsentInput, Erase, Install, 
 from datasync.nodes.shell import Shell, system_clock
 from datasync.policy.compiled import Policy
 from datasync.security.revocation import RevocationList
+from datasync.security.trust import Trust
 from datasync.security.vault import Vault
 from datasync.store.database import Database
 
@@ -45,6 +46,11 @@ class NodeBackend:
     def operator(self) -> str:
         """Whose node it is."""
         return operator_of(self.name)
+
+    @property
+    def trust(self) -> Trust:
+        """Whose certificates the node believes, and which of them were revoked."""
+        return self._shell.node.kit.trust
 
     def policy(self) -> Policy | None:
         """Return the active policy."""
@@ -87,7 +93,7 @@ class NodeBackend:
 
     def revocations(self) -> Sequence[RevocationList]:
         """Return the revocation lists that the node knows."""
-        return self._shell.node.kit.trust.revocations
+        return self.trust.revocations
 
     async def revoke(self, revocations: bytes) -> RevocationList:
         """Take a signed revocation list and pass it on. Raises MessageError and its kinds."""

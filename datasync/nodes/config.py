@@ -129,6 +129,7 @@ NodeKeyAddress = Annotated[KeyAddress, PlainValidator(_key_address)]
 DatabaseUrl = Annotated[str, AfterValidator(_database)]
 TokenHash = Annotated[str, AfterValidator(_hash)]
 OperatedName = Annotated[NodeName, AfterValidator(_edge_name)]
+ClientCertificates = Literal["required", "accepted", "off"]
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -160,6 +161,23 @@ class Http(Section):
     port: int = Field(default=8080, ge=0, le=65_535)
     tls: bool | None = None
     """Whether it speaks TLS, with the node's certificate; unless said, on every address that is not loopback."""
+    client_certificates: ClientCertificates | None = None
+    """Whether it asks clients for certificates of trusted operators; unless said, they are required where TLS is on."""
+    probes_port: int | None = Field(default=None, ge=0, le=65_535)
+    """A port without TLS that answers /healthz and /readyz alone, for probers that have no certificate."""
+
+    @property
+    def asks(self) -> ClientCertificates:
+        """Whether clients must, or may, show certificates."""
+        if self.client_certificates is None:
+            return "required" if self.is_tls else "off"
+        return self.client_certificates
+
+    @model_validator(mode="after")
+    def _certificates_need_tls(self) -> Self:
+        if self.asks != "off" and not self.is_tls:
+            raise ValueError(f"client_certificates = {self.asks!r} needs tls = true: they are shown in TLS alone")
+        return self
 
     @property
     def url(self) -> str:

@@ -25,7 +25,9 @@ from datasync.security.files import read_file
 from datasync.security.node_keys import SECRET_VARIABLES
 
 ENVIRONMENT_PREFIX = "DATASYNC_"
-OTHER_VARIABLES = frozenset({"DATASYNC_CA", "DATASYNC_PEER", "DATASYNC_TOKEN", "DATASYNC_URL", *SECRET_VARIABLES})
+OTHER_VARIABLES = frozenset(
+    {"DATASYNC_CA", "DATASYNC_CERT", "DATASYNC_PEER", "DATASYNC_TOKEN", "DATASYNC_URL", *SECRET_VARIABLES}
+)
 """Variables of the command line, and of secrets; they name no key."""
 
 TEST_PREFIX = "DATASYNC_TESTS_"

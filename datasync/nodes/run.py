@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
-from datasync.api.app import application
+from datasync.api.app import application, probes
 from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName, operator_of
 from datasync.nodes.backend import NodeBackend
@@ -195,7 +195,7 @@ async def _serve(
 
     shell = Shell(build, base.database, dial, tuple(links), base.registry)
     backend = NodeBackend(shell, base.database, base.kit.vault, base.registry, config.admin_hash())
-    async with _broker(config, base), _http(config.http, config, backend), asyncio.TaskGroup() as tasks:
+    async with _broker(config, base), _http(config.http, config, backend, base.kit.trust), asyncio.TaskGroup() as tasks:
         tasks.create_task(shell.run())
         await shell.started.wait()
         await offer_policy(shell, config)
@@ -209,7 +209,7 @@ async def device_api(config: DeviceConfig, base: Opened, shell: Shell) -> AsyncI
         yield
         return
     backend = NodeBackend(shell, base.database, base.kit.vault, base.registry, config.api.admin_hash())
-    async with _http(config.api, config, backend):
+    async with _http(config.api, config, backend, base.kit.trust):
         yield
 
 
@@ -242,15 +242,32 @@ async def _broker(config: ServerConfig, base: Opened) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _http(http: Http, config: NodeConfig, backend: NodeBackend) -> AsyncIterator[None]:
-    runner = web.AppRunner(application(backend), access_log=None, shutdown_timeout=SHUTDOWN_S_MAX)
-    context: ssl.SSLContext | None = listening(config.identity) if http.is_tls else None
+async def _http(http: Http, config: NodeConfig, backend: NodeBackend, trust: Trust) -> AsyncIterator[None]:
+    api = application(backend)
+    async with _site(api, http.host, http.port, _tls(http, config.identity, trust)):
+        if http.probes_port is None:
+            yield
+            return
+        async with _site(probes(api), http.host, http.probes_port, None):
+            yield
+
+
+@asynccontextmanager
+async def _site(app: web.Application, host: str, port: int, context: ssl.SSLContext | None) -> AsyncIterator[None]:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S_MAX)
     await runner.setup()
     try:
-        await _listen(web.TCPSite(runner, http.host, http.port, ssl_context=context))
+        await _listen(web.TCPSite(runner, host, port, ssl_context=context))
         yield
     finally:
         await runner.cleanup()
+
+
+def _tls(http: Http, identity: Path, trust: Trust) -> ssl.SSLContext | None:
+    """Return how the HTTP API speaks TLS, if it does, and whose certificates it asks clients for."""
+    if not http.is_tls:
+        return None
+    return listening(identity, None if http.asks == "off" else trust, required=http.asks == "required")
 
 
 async def _listen(site: web.TCPSite) -> None:

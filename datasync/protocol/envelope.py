@@ -22,11 +22,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from datasync.domain.clock import Instant
-from datasync.domain.errors import MessageError, MessageTooLarge
+from datasync.domain.errors import MessageError, MessageTooLarge, SignerForeign
 from datasync.domain.ids import NodeName
 from datasync.domain.limits import PEERS_CACHED_MAX
 from datasync.protocol import cbor, cose
 from datasync.security import sealing
+from datasync.security.certificates import NODES, Role
 from datasync.security.identity import Identity
 from datasync.security.recent import Recent
 from datasync.security.trust import Peer, Trust
@@ -36,6 +37,7 @@ MESSAGES_PER_KEY_MAX = 1 << 20
 
 _SALT_BYTES, _COUNTER_BYTES = 4, 8
 _HEADERS = frozenset({cose.HEADER_X5CHAIN})
+_SIGNERS = NODES | {Role.POLICY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def sign(identity: Identity, context: str, body: bytes) -> bytes:
 def verify(data: bytes, context: str, trust: Trust, now: Instant, *, bytes_max: int) -> Envelope:
     """Return what a trusted node signed for ``context``.
 
-    Raises MessageTooLarge, MessageError (malformed), SignerUntrusted or SignatureInvalid.
+    Raises MessageTooLarge, MessageError (malformed), SignerUntrusted, SignerForeign or SignatureInvalid.
     """
     if len(data) > bytes_max:
         raise MessageTooLarge(f"the message has {len(data)} bytes, more than {bytes_max}")
@@ -64,6 +66,8 @@ def verify(data: bytes, context: str, trust: Trust, now: Instant, *, bytes_max: 
     if not isinstance(certificate, bytes):
         raise MessageError("the certificate is no byte string")
     peer = trust.verify(certificate, now)
+    if peer.role not in _SIGNERS:
+        raise SignerForeign(f"{peer.role} {peer.name} signed a message, which is not for it to do")
     signed.verify(peer.verify_key, context.encode())
     return Envelope(peer, signed.payload)
 

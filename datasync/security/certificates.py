@@ -65,9 +65,10 @@ _PARSER_ERRORS = (
 class Role(enum.StrEnum):
     """What a node is, as its certificate says.
 
-    Two are no nodes: ``POLICY`` is the key that signs an operator's policy, and ``BROKER`` the one that the MQTT broker
-    of the edge or cloud of that name shows. Brokers are not trusted, so they do not have the node's own key: no message
-    is taken from theirs, and it opens no connection.
+    The others are no nodes: ``POLICY`` is the key that signs an operator's policy, and ``BROKER`` the one that the MQTT
+    broker of the edge or cloud of that name shows. Brokers are not trusted, so they do not have the node's own key: no
+    message is taken from theirs, and it opens no connection. ``WORKER`` and ``ADMIN`` are clients of HTTP APIs and
+    nothing else: no message is taken from them.
     """
 
     DEVICE = "device"
@@ -75,6 +76,19 @@ class Role(enum.StrEnum):
     CLOUD = "cloud"
     POLICY = "policy"
     BROKER = "broker"
+    WORKER = "worker"
+    ADMIN = "admin"
+
+
+NODES = frozenset({Role.DEVICE, Role.EDGE, Role.CLOUD})
+CLIENTS = frozenset({Role.WORKER, Role.ADMIN})
+
+_ONE_USE = {
+    Role.BROKER: ExtendedKeyUsageOID.SERVER_AUTH,
+    Role.WORKER: ExtendedKeyUsageOID.CLIENT_AUTH,
+    Role.ADMIN: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+"""At which end of a connection alone a certificate is taken, by role; a node's is at either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +155,7 @@ def issue_node(
 
     Raises ValueError for a host that is no name and no address, and for a name that is too long.
     """
-    subject = _subject(name)
+    subject = _subject(name, role)
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.verify_key)
     raw = sealing_key.public_bytes_raw()
     sealing_extension = x509.UnrecognizedExtension(SEALING_KEY_OID, _OCTET_STRINGS[len(raw)] + raw)
@@ -153,8 +167,8 @@ def issue_node(
         .add_extension(sealing_extension, critical=False)
         .add_extension(issuer_key, critical=False)
     )
-    if role is Role.BROKER:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    if role in _ONE_USE:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([_ONE_USE[role]]), critical=False)
     return builder.sign(key, None).public_bytes(Encoding.DER)
 
 
@@ -211,8 +225,8 @@ def read_node(certificate: x509.Certificate) -> NodeCertificate:
         extension = certificate.extensions.get_extension_for_oid(SEALING_KEY_OID).value
         sealing_key = _read_sealing_key(extension)
         node = NodeCertificate(name, role, _read_key(certificate), sealing_key, _validity(certificate))
-        if certificate.subject != _subject(name):
-            raise ValueError(f"its subject is not the common name {dotted(name)}")
+        if certificate.subject != _subject(name, role):
+            raise ValueError(f"its subject is not the common name {_common_name(name, role)}")
     except _PARSER_ERRORS as error:
         raise ValueError(f"the certificate is no node's: {error}") from error
     check_role(name, role)
@@ -266,8 +280,13 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _subject(name: NodeName) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, dotted(name))])
+def _subject(name: NodeName, role: Role) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _common_name(name, role))])
+
+
+def _common_name(name: NodeName, role: Role) -> str:
+    """Return what an MQTT broker takes for the user's name: of a client of HTTP APIs one that no node's topics have."""
+    return f"{role}:{dotted(name)}" if role in CLIENTS else dotted(name)
 
 
 def _names(kind: str, name: str, hosts: Sequence[str] = ()) -> x509.SubjectAlternativeName:

@@ -15,12 +15,11 @@ from pathlib import Path
 from datasync.domain.clock import Instant
 from datasync.domain.errors import ConfigError, PeerRefused, SignerUntrusted
 from datasync.domain.ids import NodeName
-from datasync.security.certificates import Role
+from datasync.security.certificates import NODES, Role
 from datasync.security.files import read_private
 from datasync.security.identity import CERTIFICATE_FILE, SIGNING_FILE
 from datasync.security.trust import Trust
 
-NODES = frozenset({Role.EDGE, Role.CLOUD, Role.DEVICE})
 BROKERS = NODES | {Role.BROKER}
 """Who may answer for a node where its broker is called: the broker, or the node with a broker inside."""
 
@@ -63,15 +62,16 @@ def calling(trust: Trust, identity: Path | None = None) -> ssl.SSLContext:
     return _completed(context, trust, identity)
 
 
-def listening(identity: Path, clients: Trust | None = None) -> ssl.SSLContext:
+def listening(identity: Path, clients: Trust | None = None, *, required: bool = True) -> ssl.SSLContext:
     """Return the context of a server that shows ``identity`` (a folder).
 
-    With ``clients`` it takes only connections with a certificate of theirs. Raises ConfigError.
+    With ``clients`` it takes only connections with a certificate of theirs; unless ``required``, those that show none
+    besides. Raises ConfigError.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0
     if clients is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return _completed(context, clients, identity)
 
 
@@ -80,11 +80,16 @@ def _completed(context: ssl.SSLContext, trust: Trust | None, identity: Path | No
     if trust is not None:
         context.load_verify_locations(cadata=b"".join(trust.certificates))
     if identity is not None:
-        certificate, key = identity / CERTIFICATE_FILE, identity / SIGNING_FILE
-        for path in (certificate, key):
-            read_private(path)
-        try:
-            context.load_cert_chain(certificate, key, password="")
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError(f"TLS cannot use the identity: {error}", where=str(identity)) from error
+        show(context, identity)
     return context
+
+
+def show(context: ssl.SSLContext, identity: Path) -> None:
+    """Have connections show ``identity``, a folder with a certificate and its key. Raises ConfigError."""
+    certificate, key = identity / CERTIFICATE_FILE, identity / SIGNING_FILE
+    for path in (certificate, key):
+        read_private(path)
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"TLS cannot use the identity: {error}", where=str(identity)) from error

@@ -1,14 +1,14 @@
 """Whom a node believes: the operators' authorities that it was given, and what each may vouch for.
 
-An operator's authority vouches for its own operator's edges, clouds and policy keys, and for devices, which belong to
-nobody; a
-certificate that says more than its authority may is refused. Checking a certificate costs two signatures' worth of
-time, so what was once found true is remembered in a bounded cache; whether it is valid *now*, and not revoked, is
-asked every time.
+An operator's authority vouches for its own operator's edges, clouds, policy keys, workers and administrators, and for
+devices, which belong to nobody; a certificate that says more than its authority may is refused. Checking a certificate
+costs two signatures' worth of time, so what was once found true is remembered in a bounded cache, which a node's thread
+and its API share; whether it is valid *now*, and not revoked, is asked every time.
 """
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +80,7 @@ class Authority:
         kem: Kem = Kem.X25519,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> Identity:
-        """Return a new identity for a node, for its broker, or for an operator's policy key.
+        """Return a new identity for a node, its broker, an operator's policy key, a worker or an administrator.
 
         ``kem`` is how keys will be sealed to it; ``hosts`` are the names and addresses by which TLS clients may know
         it. Raises ConfigError for a name that does not fit the role, or one of another operator, and for what is no
@@ -169,6 +169,7 @@ class Trust:
         """Take authorities' certificates (DER). Raises ConfigError when one is no authority's."""
         self._by_subject: dict[bytes, list[AuthorityCertificate]] = {}
         self._proved: Recent[bytes, _Proved] = Recent(PEERS_CACHED_MAX)
+        self._lock = threading.Lock()
         self._revoked: dict[bytes, RevocationList] = {}
         self._serials: dict[bytes, frozenset[int]] = {}
         for der in authorities:
@@ -246,10 +247,11 @@ class Trust:
 
     def _proof(self, certificate: bytes) -> _Proved:
         digest = hashlib.sha256(certificate).digest()
-        proved = self._proved.get(digest)
-        if proved is None:
-            proved = self._prove(certificate)
-            self._proved.put(digest, proved)
+        with self._lock:
+            proved = self._proved.get(digest)
+            if proved is None:
+                proved = self._prove(certificate)
+                self._proved.put(digest, proved)
         return proved
 
     def _prove(self, der: bytes) -> _Proved:

@@ -1,11 +1,14 @@
-"""Workers: which tokens open views here. Only a token's hash is stored, so a copy of the database opens nothing."""
+"""Workers: who opens views here, by token or certificate.
+
+Only a token's hash is stored, so a copy of the database opens nothing.
+"""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, or_, select
 from sqlalchemy import delete as sql_delete
 
 from datasync.domain.clock import Instant
@@ -48,8 +51,13 @@ def get(tx: Connection, worker_id: str) -> WorkerToken | None:
 
 def by_token(tx: Connection, hashed: str, now: Instant) -> WorkerToken | None:
     """Return the registration that this token's hash belongs to, unless it has expired."""
-    unexpired = or_(_T.c.expires_ms.is_(None), _T.c.expires_ms > now.wall_ms)
-    row = tx.execute(select(_T).where(_T.c.token_hash == hashed, unexpired)).one_or_none()
+    row = tx.execute(select(_T).where(_T.c.token_hash == hashed, _unexpired(now))).one_or_none()
+    return None if row is None else _token(row)
+
+
+def valid(tx: Connection, worker_id: str, now: Instant) -> WorkerToken | None:
+    """Return the worker's registration, unless it has expired."""
+    row = tx.execute(select(_T).where(_T.c.worker_id == worker_id, _unexpired(now))).one_or_none()
     return None if row is None else _token(row)
 
 
@@ -61,6 +69,10 @@ def all(tx: Connection) -> list[WorkerToken]:  # noqa: A001 - read with its modu
 def delete(tx: Connection, worker_id: str) -> bool:
     """Revoke the worker's token; return whether there was one."""
     return tx.execute(sql_delete(_T).where(_T.c.worker_id == worker_id)).rowcount > 0
+
+
+def _unexpired(now: Instant) -> ColumnElement[bool]:
+    return or_(_T.c.expires_ms.is_(None), _T.c.expires_ms > now.wall_ms)
 
 
 def _token(row: Row[Any]) -> WorkerToken:

@@ -14,14 +14,19 @@ import pyarrow as pa
 
 from datasync.domain.errors import (
     AccessDenied,
+    CertificateForeign,
+    CertificateRefused,
+    CertificateRevoked,
+    CredentialsDiffer,
     DatasyncError,
     Forbidden,
     LinkError,
     NotFound,
+    PurposeForbidden,
     RequestError,
     Unauthenticated,
 )
-from datasync.views.connection import Known, connection, is_address
+from datasync.views.connection import Known, connection, is_address, require_credentials
 from datasync.views.formats import ARROW
 
 CURSOR = "datasync.cursor"
@@ -35,11 +40,12 @@ _ANYBODY = Known()
 
 
 def open_view(
-    url: str, token: str, collection: str, purpose: str, after: int = 0, *, known: Known = _ANYBODY
+    url: str, token: str | None, collection: str, purpose: str, after: int = 0, *, known: Known = _ANYBODY
 ) -> pa.RecordBatchReader:
-    """Return a reader of what the token's worker may read of a collection at the node ``https://host:port``.
+    """Return a reader of what a worker may read of a collection at the node ``https://host:port``.
 
-    ``known`` says how the node is to be known. Close the reader, or read it to its end. Raises Unauthenticated,
+    ``known`` says how the node is to be known, and which certificate it is shown; the worker is the certificate's, the
+    token's, or where both are given, both's. Close the reader, or read it to its end. Raises Unauthenticated,
     Forbidden, AccessDenied and NotFound as the node says, RequestError for its other refusals, and LinkError when it
     cannot be reached, or is another; reading raises LinkError when the stream breaks off.
     """
@@ -48,7 +54,10 @@ def open_view(
     address = urlsplit(url)
     query = urlencode({"purpose": purpose, "after": after, "format": ARROW.name})
     target = f"{address.path.rstrip('/')}/v1/views/{quote(collection, safe='')}?{query}"
-    headers = {"Authorization": f"Bearer {token}", "Connection": "close"}  # the answer keeps the socket, and ends it
+    require_credentials(url, token, known)
+    headers = {"Connection": "close"}  # the answer keeps the socket, and ends it
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     node = connection(address, known)
     try:
         node.request("GET", target, headers=headers)
@@ -94,14 +103,20 @@ def _refusal(status: int, body: bytes) -> DatasyncError:
         code, detail = str(problem["code"]), str(problem["detail"])
     except (ValueError, KeyError, TypeError):
         return RequestError(f"the node answered {status}")
-    match code:
-        case Unauthenticated.code:
-            return Unauthenticated(detail)
-        case Forbidden.code:
-            return Forbidden(detail)
-        case AccessDenied.code:
-            return AccessDenied(detail, reason=str(problem.get("reason", "")))
-        case NotFound.code:
-            return NotFound(detail)
-        case _:
-            return RequestError(f"{detail} [{code}]")
+    if code == AccessDenied.code:
+        return AccessDenied(detail, reason=str(problem.get("reason", "")))
+    kind = next((each for each in _REFUSALS if each.code == code), None)
+    return RequestError(f"{detail} [{code}]") if kind is None else kind(detail)
+
+
+_REFUSALS = (
+    Unauthenticated,
+    CertificateRefused,
+    CertificateRevoked,
+    CredentialsDiffer,
+    Forbidden,
+    CertificateForeign,
+    PurposeForbidden,
+    NotFound,
+)
+"""What a node refuses with, and the caller is told by an error of the same class."""

@@ -135,7 +135,7 @@ class Server(Place):
     admin_token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     tokens: dict[str, str] = field(default_factory=dict)
     known: Known = field(default_factory=Known)
-    """How its HTTP API is known; with an authority it speaks TLS."""
+    """How its HTTP API is known; with an authority it speaks TLS, and tokens come over the node's own certificate."""
 
     @property
     def url(self) -> str:
@@ -305,7 +305,7 @@ class Deployment:
         broker = self._broker(name, role)
         own_database, own_keys = _sqlite(folder)
         command = ["-m", "datasync.cli.main", role.value]
-        known = Known(folder / "trust" / "acme.pem", name) if self._tls else Known()
+        known = Known(folder / "trust" / "acme.pem", name, folder / "identity") if self._tls else Known()
         data, wrapped = database or own_database, keys or own_keys
         server = Server(name, folder, identity, command, data, wrapped, broker=broker, known=known)
         lines = [

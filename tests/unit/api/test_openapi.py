@@ -88,7 +88,8 @@ def test_protected_operations_say_whose_token_they_need():
         assert bool(needed) == path.startswith("/v1/")
         if needed:
             assert {"401", "403"} <= set(operation["responses"])
-    assert {name for r in DOCUMENT["paths"]["/v1/admin/workers"]["post"]["security"] for name in r} == {"administrator"}
+    register = DOCUMENT["paths"]["/v1/admin/workers"]["post"]["security"]
+    assert {name for r in register for name in r} == {"administrator", "certificate"}
 
 
 def test_a_view_is_described_with_its_formats_headers_and_refusals():

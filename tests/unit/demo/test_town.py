@@ -24,4 +24,5 @@ def test_every_connection_is_tls_or_none_is(tmp_path: Path, tls: bool) -> None:
         if isinstance(config, ServerConfig):
             assert config.http.is_tls == tls
             assert config.http.url == node.url
-            assert (node.known.ca is not None) == tls
+            assert config.http.asks == ("required" if tls else "off")
+            assert (node.known().ca is not None) == (node.known().identity is not None) == tls

@@ -1,6 +1,8 @@
-"""A broker has a certificate that names its node; what it signs with that is taken for nothing that the node says."""
+"""Brokers' and clients' certificates can name a node; what is signed with one is taken for nothing that it says."""
 
 from collections.abc import Iterator
+
+import pytest
 
 from datasync.domain.errors import SignerForeign, Undecipherable
 from datasync.domain.ids import NodeName
@@ -26,11 +28,12 @@ def signed_again(net: Wire, broker: Identity) -> Iterator[tuple[NodeName, Arriva
         yield to, Arrival(link, each.topic, envelope.sign(broker, each.topic, opened.body))
 
 
-def test_nothing_that_a_broker_signs_in_its_nodes_name_has_an_effect(net: Wire) -> None:
+@pytest.mark.parametrize("role", [Role.BROKER, Role.WORKER, Role.ADMIN])
+def test_nothing_that_a_broker_or_a_client_signs_in_its_nodes_name_has_an_effect(net: Wire, role: Role) -> None:
     net.record(1, 2, 3)
     net.give(WATCH, Move(7, DOCKS, True))
     net.wait(3_000)
-    broker = net.authority.enrol(CBD, Role.BROKER, now=net.now)
+    broker = net.authority.enrol(CBD, role, now=net.now)
     forged = list(signed_again(net, broker))
     kinds = {topics.parse(arrival.topic).kind for _, arrival in forged}
     assert kinds == {"beacon", "dn", "edge", "cloud"}

@@ -154,7 +154,32 @@ def test_the_http_api_speaks_tls_outside_of_loopback_unless_said(file: Path, htt
     assert read(EdgeConfig, file, f"{EDGE}\n[http]\n{http}").http.url == url
 
 
-@pytest.mark.parametrize("variable", ["DATASYNC_CA", "DATASYNC_PEER", "DATASYNC_URL", "DATASYNC_TESTS_WITHOUT"])
+@pytest.mark.parametrize(
+    ("http", "asks"),
+    [
+        ("", "off"),
+        ("tls = true", "required"),
+        ('host = "192.0.2.1"', "required"),
+        ('tls = true\nclient_certificates = "accepted"', "accepted"),
+        ('tls = true\nclient_certificates = "off"', "off"),
+        ('host = "192.0.2.1"\ntls = false', "off"),
+    ],
+)
+def test_clients_need_certificates_wherever_the_http_api_speaks_tls_unless_said(
+    file: Path, http: str, asks: str
+) -> None:
+    assert read(EdgeConfig, file, f"{EDGE}\n[http]\n{http}").http.asks == asks
+
+
+@pytest.mark.parametrize("asks", ["required", "accepted"])
+def test_certificates_are_asked_for_in_tls_alone(file: Path, asks: str) -> None:
+    told = mistakes(EdgeConfig, file, f'{EDGE}\n[http]\nclient_certificates = "{asks}"')
+    assert "needs tls = true" in told
+
+
+@pytest.mark.parametrize(
+    "variable", ["DATASYNC_CA", "DATASYNC_CERT", "DATASYNC_PEER", "DATASYNC_URL", "DATASYNC_TESTS_WITHOUT"]
+)
 def test_a_variable_of_the_command_line_is_no_key(file: Path, variable: str) -> None:
     read(EdgeConfig, file, EDGE, **{variable: "x"})
 

@@ -11,7 +11,7 @@ from datasync.nodes.config_file import load, load_any
 DEPLOY = Path(__file__).parents[3] / "deploy"
 SAMPLES = [("device.toml", DeviceConfig), ("edge.toml", EdgeConfig), ("cloud.toml", CloudConfig)]
 COMMENTED = re.compile(r"^# (\w+ = .+)$", re.MULTILINE)
-NO_DEFAULT = ("policy", "home", "admin_token_hash", "tls")
+NO_DEFAULT = ("policy", "home", "admin_token_hash", "tls", "client_certificates", "probes_port")
 
 
 @pytest.mark.parametrize(("name", "kind"), SAMPLES)

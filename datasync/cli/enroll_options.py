@@ -1,0 +1,37 @@
+"""What the kinds of ``datasync enroll`` have in common: an authority's folder, and for how long something is valid."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from datasync.cli.output import print_fields, print_json
+
+DAYS_MAX = 3650
+
+
+def add_authority(parser: argparse.ArgumentParser, *, required: bool = True, use: str = "") -> None:
+    """Declare ``--authority``; ``use`` says what it is for where it is not ``required``."""
+    made = "made by `datasync enroll ca`"
+    parser.add_argument(
+        "--authority", type=Path, required=required, metavar="FOLDER", help=f"{use}; {made}" if use else made
+    )
+
+
+def add_days(parser: argparse.ArgumentParser, default: int, what: str = "the certificate") -> None:
+    """Declare ``--days``."""
+    parser.add_argument("--days", type=_days, default=default, help=f"how long {what} is valid (default: %(default)s)")
+
+
+def print_result(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Print what was made, as JSON where that is asked for."""
+    if arguments.json:
+        print_json(result)
+    else:
+        print_fields(result)
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 1 <= days <= DAYS_MAX:
+        raise argparse.ArgumentTypeError(f"{days} is not in 1..{DAYS_MAX}")
+    return days
