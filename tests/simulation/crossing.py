@@ -19,8 +19,10 @@ from datasync.protocol.messages import Delta, Prepare, Segments, decode
 from datasync.store import segments, streams, terms
 from datasync.store.segments import StoredSegment
 from datasync.transport.link import Packet
+from tests.simulation.erasing import ErasingSimulator
 from tests.simulation.rows import POLICY
-from tests.simulation.simulator import START_MS, Process, Simulator, Walk
+from tests.simulation.simulator import START_MS
+from tests.simulation.world import Process, Walk
 
 ACME = tuple(node_name(f"acme/{name}") for name in ("cbd", "docks"))
 BOREALIS = tuple(node_name(f"borealis/{name}") for name in ("pier", "quay"))
@@ -51,7 +53,7 @@ class Held:
     visible: bool
 
 
-class CrossingSimulator(Simulator):
+class CrossingSimulator(ErasingSimulator):
     """One world of two operators, from one seed."""
 
     operators: ClassVar[tuple[str, ...]] = ("acme", "borealis")
@@ -140,6 +142,6 @@ class CrossingSimulator(Simulator):
             self.counts["derived segments sent"] += len(message.segments)
 
 
-def simulator_of(seed: int, folder: Path) -> Simulator:
+def simulator_of(seed: int, folder: Path) -> ErasingSimulator:
     """Return the world of a seed; in one of five there are two operators."""
-    return CrossingSimulator(seed, folder) if seed % 5 == 4 else Simulator(seed, folder)
+    return CrossingSimulator(seed, folder) if seed % 5 == 4 else ErasingSimulator(seed, folder)

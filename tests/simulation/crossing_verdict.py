@@ -7,7 +7,7 @@ from datasync.domain.ids import operator_of
 from datasync.nodes.device import DeviceNode
 from tests.simulation.crossing import ACME, FIELDS, CrossingSimulator, Held
 from tests.simulation.rows import row_of
-from tests.simulation.simulator import Walk
+from tests.simulation.world import Walk
 
 MARGIN_MS = 1_000
 """Around the end of a row's time it may be there or not: clocks differ, and a node looks now and then."""
@@ -46,7 +46,7 @@ def _check_rows(simulator: CrossingSimulator, walk: Walk, rows: Iterable[Held], 
     twice = [key for key, times in Counter((row.tier, row.number) for row in rows).items() if times > 1]
     assert not twice, f"twice: {twice}\n{simulator.describe()}"
     for row in rows:
-        said = row_of(walk.process.name, row.number)
+        said = row_of(walk.process.name, walk.first_row + row.number)
         assert row.visible, simulator.describe()
         assert not {said["who"], said["secret"]} & set(row.columns.values())
         assert row.columns.get("number", said["number"]) == said["number"]

@@ -10,8 +10,7 @@ import itertools
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,61 +39,11 @@ from datasync.sync.capture import recorded
 from datasync.transport.link import Packet
 from datasync.transport.memory import MemoryBroker
 from tests.simulation.rows import POLICY, ROW_SCHEMA, row_of
+from tests.simulation.world import NO_FAULTS, Crash, Faults, Process, Walk
 
 START_MS = 1_800_000_000_000
 EDGES = tuple(node_name(f"acme/{name}") for name in ("cbd", "docks", "airport", "stadium"))
 CLOUD = node_name("acme/cloud")
-
-
-class Crash(Exception):
-    """The simulated process died before its commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """How unreliable the world is; probabilities for each message or each turn of a node."""
-
-    loss: float
-    duplication: float
-    delay_ms_max: int
-    crash: float
-
-    @classmethod
-    def drawn(cls, chance: random.Random) -> "Faults":
-        """Return faults of a strength that is itself drawn."""
-        loss, duplication = chance.choice([0, 0.05, 0.3]), chance.choice([0, 0.1, 0.5])
-        return cls(loss, duplication, chance.choice([5, 50, 400]), chance.choice([0, 0.01, 0.04]))
-
-
-NO_FAULTS = Faults(0, 0, 5, 0)
-
-
-@dataclass(slots=True)
-class Process:
-    """One node's process: its databases outlive it."""
-
-    name: NodeName
-    build: Callable[[], Node]
-    database: Database
-    keys: Database
-    vault: Vault
-    skew_ms: int
-    fixed_links: tuple[str, ...]
-    node: Node | None = None
-    inbox: list[Input] = field(default_factory=list)
-    links: set[str] = field(default_factory=set)
-    turn_at_ms: int | None = None
-    life: int = 0
-
-
-@dataclass(slots=True)
-class Walk:
-    """What one device's program does: record its rows in order, and move about."""
-
-    process: Process
-    rows: int
-    next_row: int = 0
-    asked: int = 0
 
 
 class Simulator:
@@ -110,7 +59,7 @@ class Simulator:
         self.faults = Faults.drawn(self.chance)
         self.counts: Counter[str] = Counter()
         self.now_ms = 0
-        self._folder = folder
+        self.folder = folder
         self._template = folder / "template.db"
         Database.open(f"sqlite:///{self._template}").close()
         self.fault_ms = fault_ms
@@ -203,8 +152,8 @@ class Simulator:
         entropy = self.chance.randbytes
         authority = self._authorities[operator_of(name) or "acme"]
         identity = authority.enrol(name, role, now=Instant(START_MS, 0), entropy=entropy)
-        stem = self._folder / name.replace("/", "-")
-        database, keys = self._database(f"{stem}.db"), self._database(f"{stem}-keys.db")
+        path = self.folder / stem(name)
+        database, keys = self._database(f"{path}.db"), self._database(f"{path}-keys.db")
         vault = Vault(entropy(32), SqlKeyShelf(keys), entropy)
         kit = Kit(identity, self.trust, vault, entropy, retry_ms=500)
         return Process(name, lambda: make(kit), database, keys, vault, self.chance.randint(-40, 40), links)
@@ -231,6 +180,7 @@ class Simulator:
         if walk is not None:
             with process.database.read() as tx:
                 walk.next_row = recorded(tx, process.name, "steps")
+        process.database.checkpoint()
         if self._turn(process, lambda node, tx, now: node.start(tx, now)):
             for link in process.fixed_links:
                 self._connect(process, link)
@@ -242,9 +192,9 @@ class Simulator:
             return
         process.turn_at_ms = None
         inputs, process.inbox = process.inbox, []
-        self._turn(process, lambda node, tx, now: node.handle(tx, inputs, now))
+        self._turn(process, lambda node, tx, now: node.handle(tx, inputs, now), inputs)
 
-    def _turn(self, process: Process, work: Callable[..., Effects]) -> bool:
+    def _turn(self, process: Process, work: Callable[..., Effects], inputs: Sequence[Input] = ()) -> bool:
         """Run one transaction and what follows; return whether the process is alive after it."""
         fate = self.chance.random()
         now = Instant(START_MS + self.now_ms + process.skew_ms, self.now_ms)
@@ -256,32 +206,47 @@ class Simulator:
         except Crash:
             self._kill(process, "crashes before commit")
             return False
+        self.committed(process, inputs)
         if fate < self.faults.crash:
             self._kill(process, "crashes after commit")
             return False
         self._follow(process, effects)
         return True
 
+    def committed(self, process: Process, inputs: Sequence[Input]) -> None:
+        """Do what is to be done when a transaction that took these inputs is durable."""
+
     def _follow(self, process: Process, effects: Effects) -> None:
+        if effects.compact:
+            process.database.checkpoint()
         for kind, what in effects.counts:
             self.counts[f"{kind} {what}"] += effects.counts[kind, what]
         if effects.links is not None:
-            for link in process.links - effects.links:
+            for link in sorted(process.links - effects.links):
                 self._disconnect(process, link)
-            for link in effects.links - process.links:
+            for link in sorted(effects.links - process.links):
                 self._connect(process, link)
         for each in effects.send:
             self.publish(process, each.link, Packet(each.topic, each.payload, each.retain))
         if effects.wake_ms is not None:
             self._schedule(process, max(effects.wake_ms, self.now_ms + 1))
 
-    def _kill(self, process: Process, how: str) -> None:
+    def _kill(self, process: Process, how: str, down_ms: int | None = None) -> None:
+        """Let a process die, and start again when ``down_ms``, or (None) a time that is drawn, has passed."""
         self.counts[how] += 1
         process.life += 1
         process.node = None
-        for link in list(process.links):
+        for link in sorted(process.links):
             self._disconnect(process, link)
-        self._after(self.chance.randint(20, 3_000), lambda: self._boot(process))
+        self._after(down_ms or self.chance.randint(20, 3_000), lambda: self._boot(process))
+
+    def _cut(self, process: Process, for_ms: int) -> None:
+        """Let a running process lose its fixed links for some time."""
+        self.counts["is cut off"] += 1
+        life = process.life
+        for link in sorted(process.links):
+            self._disconnect(process, link)
+            self._after(for_ms, lambda link=link: self._connect(process, link) if process.life == life else None)
 
     def deliver_input(self, process: Process, each: Input) -> None:
         """Give a node an input soon; a process that is down does not get it."""
@@ -422,3 +387,8 @@ class Simulator:
                 tier = stream.tier.label
                 found += [(tier, int(n), values) for n, values in zip(numbers, batch.to_pylist(), strict=True)]
         return found
+
+
+def stem(name: NodeName) -> str:
+    """Return what the names of a node's files begin with."""
+    return name.replace("/", "-")
