@@ -7,24 +7,24 @@ trusted with the node's.
 
 import argparse
 import json
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from datasync.cli import enroll_again, enroll_clients
+from datasync.cli import enroll_again, enroll_clients, enroll_qr
+from datasync.cli import enroll_bundle as bundle
 from datasync.cli.enroll_options import DAYS_MAX, add_authority, add_days, print_result
 from datasync.cli.output import add_json, print_json
 from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName
 from datasync.nodes.shell import system_clock
 from datasync.security.certificates import Role, read_authority
-from datasync.security.files import read_file, write_private
+from datasync.security.files import read_file
+from datasync.security.identity import Identity
 from datasync.security.sealing import Kem
 from datasync.security.trust import AUTHORITY_FILE, Authority, Trust
-from datasync.security.vault import load_or_create_node_key
 
 BROKER_FOLDER = "broker"
 NODES = (Role.DEVICE, Role.EDGE, Role.CLOUD)
@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         _configure_node(kinds.add_parser(role.value, help=f"make the identity of {_article(role)}"), role)
     enroll_clients.configure(kinds)
     enroll_again.configure(kinds)
+    enroll_qr.configure(kinds)
 
 
 def _configure_authority(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +65,10 @@ def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
     example = "watch-7" if role is Role.DEVICE else f"acme/{'cbd' if role is Role.EDGE else 'cloud'}"
     parser.add_argument("name", help=f"the node's name, for example {example}")
     add_authority(parser)
-    parser.add_argument("--folder", type=Path, required=True, help="where identity/, trust/ and keys/ are made")
+    is_device = role is Role.DEVICE
+    parser.add_argument(
+        "--folder", type=Path, required=not is_device, help="where identity/, trust/ and keys/ are made"
+    )
     add_days(parser, 365)
     parser.add_argument(
         "--trust",
@@ -87,8 +91,10 @@ def _configure_node(parser: argparse.ArgumentParser, role: Role) -> None:
         default=Kem.X25519.value,
         help="how keys are sealed to it; mlkem768-x25519 also withstands quantum computers (default: %(default)s)",
     )
+    if is_device:
+        enroll_qr.add_options(parser, required=False)
     add_json(parser)
-    parser.set_defaults(run=_enroll_node, role=role)
+    parser.set_defaults(run=_enroll_device if is_device else _enroll_node, role=role)
 
 
 def _create_authority(arguments: argparse.Namespace) -> int:
@@ -114,33 +120,46 @@ def _enroll_policy_key(arguments: argparse.Namespace) -> int:
 
 def _enroll_node(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder.absolute()
-    identity, trust, node_key = folder / "identity", folder / "trust", folder / "keys" / "node.key"
     broker = folder / BROKER_FOLDER
-    for path in (identity, trust, node_key, broker):
-        if path.exists():
-            raise ConfigError("it exists and is not overwritten", where=str(path), fix="choose another --folder")
-    authority = Authority.load(arguments.authority)
-    trusted = _authorities([arguments.authority / AUTHORITY_FILE, *arguments.trust])
-    name, now, days = NodeName(arguments.name), system_clock(), arguments.days
-    enrolled = authority.enrol(name, arguments.role, now=now, days=days, hosts=arguments.host, kem=Kem(arguments.kem))
-    enrolled.save(identity)
-    enroll_again.note_issued(arguments.authority, enrolled)
-    load_or_create_node_key(node_key, secrets.token_bytes)
-    for operator, pem in trusted.items():
-        write_private(trust / f"{operator}.pem", pem)
+    bundle.require_new(folder, broker)
+    authority, enrolled, trusted = _enrolled(arguments)
+    written = bundle.write(folder, enrolled, trusted)
     if arguments.role is not Role.DEVICE:
-        own_broker = authority.enrol(name, Role.BROKER, now=now, days=days, hosts=arguments.host)
+        now, hosts = system_clock(), arguments.host
+        own_broker = authority.enrol(enrolled.name, Role.BROKER, now=now, days=arguments.days, hosts=hosts)
         own_broker.save(broker)
         enroll_again.note_issued(arguments.authority, own_broker)
-    written = {"identity": str(identity), "trust": str(trust), "node_key": str(node_key)}
     if arguments.json:
         print_json({"name": enrolled.name, "role": enrolled.role.value, **written})
     else:
-        print(f"# for the configuration of {enrolled.name}")
-        print("\n".join(f"{key} = {json.dumps(path)}" for key, path in written.items()))
+        bundle.print_toml(enrolled.name, written)
         if broker.exists():
             print(f"# its broker's certificate and key are in {broker}; next: datasync broker config")
     return 0
+
+
+def _enroll_device(arguments: argparse.Namespace) -> int:
+    if arguments.qr is None:
+        if arguments.folder is None:
+            raise ConfigError("where is it to be made?", fix="give --folder, or --qr for a device that scans it")
+        return _enroll_node(arguments)
+    if arguments.folder is not None:
+        raise ConfigError("its keys are either here or in the QR code", fix="give one of --folder and --qr")
+    place = enroll_qr.place(arguments)
+    _, enrolled, trusted = _enrolled(arguments)
+    return enroll_qr.show(arguments, enrolled, list(trusted.values()), place)
+
+
+def _enrolled(arguments: argparse.Namespace) -> tuple[Authority, Identity, dict[str, bytes]]:
+    """Enrol a node; return its authority, the node, and the authorities' certificates (PEM) that it is to trust."""
+    authority = Authority.load(arguments.authority)
+    trusted = _authorities([arguments.authority / AUTHORITY_FILE, *arguments.trust])
+    name, kem = NodeName(arguments.name), Kem(arguments.kem)
+    enrolled = authority.enrol(
+        name, arguments.role, now=system_clock(), days=arguments.days, hosts=arguments.host, kem=kem
+    )
+    enroll_again.note_issued(arguments.authority, enrolled)
+    return authority, enrolled, trusted
 
 
 def _authorities(paths: Sequence[Path]) -> dict[str, bytes]:

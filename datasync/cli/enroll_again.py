@@ -6,7 +6,6 @@ its present list of revoked ones. Renewing changes neither keys nor name, so it 
 
 import argparse
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from datasync.cli.api_client import ApiClient, add_api, pieces
-from datasync.cli.enroll_options import add_authority, add_days, print_result
+from datasync.cli.enroll_options import add_authority, add_days, print_result, replace_file
 from datasync.cli.output import add_json
 from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName, dotted
@@ -72,9 +71,9 @@ def _revoke(arguments: argparse.Namespace) -> int:
     listed = known.extended(entries, now)
     signed = revocations.sign(authority, listed)
     for path in (arguments.authority / LIST_FILE, arguments.out):
-        _replace(path, signed)
+        replace_file(path, signed)
     if arguments.crl_out is not None:
-        _replace(arguments.crl_out, crl(listed, own, authority.key))
+        replace_file(arguments.crl_out, crl(listed, own, authority.key))
     print_result(arguments, {"operator": listed.operator, "number": listed.number, "revoked": _names(entries)})
     return 0
 
@@ -126,20 +125,6 @@ def _renew(arguments: argparse.Namespace) -> int:
         renewed = identity.with_certificate(authority.renew(identity, now=now, days=arguments.days))
         note_issued(arguments.authority, renewed)
         pem = x509.load_der_x509_certificate(renewed.certificate).public_bytes(Encoding.PEM)
-        _replace(folder / CERTIFICATE_FILE, pem)
+        replace_file(folder / CERTIFICATE_FILE, pem)
     print_result(arguments, {"name": identity.name, "valid_until_ms": renewed.validity.last_ms, "renewed": len(found)})
     return 0
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in place of the one that may be there; private, as all here are."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise ConfigError(f"the file cannot be written: {error.strerror}", where=str(path)) from error

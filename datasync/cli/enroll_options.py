@@ -1,10 +1,12 @@
-"""What the kinds of ``datasync enroll`` have in common: an authority's folder, and for how long something is valid."""
+"""What the kinds of ``datasync enroll`` have in common: an authority's folder, for how long, and what is written."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from datasync.cli.output import print_fields, print_json
+from datasync.domain.errors import ConfigError
 
 DAYS_MAX = 3650
 
@@ -28,6 +30,20 @@ def print_result(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         print_json(result)
     else:
         print_fields(result)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, in place of the one that may be there; private, as all here are."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def _days(text: str) -> int:

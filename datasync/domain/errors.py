@@ -36,6 +36,36 @@ class ConfigError(DatasyncError):
     code = "CONFIG_INVALID"
 
 
+class EnrolmentInvalid(ConfigError):
+    """What was scanned does not enrol a device."""
+
+    code = "ENROLMENT_INVALID"
+
+
+class EnrolmentDamaged(EnrolmentInvalid):
+    """What was scanned is not whole."""
+
+    code = "ENROLMENT_DAMAGED"
+
+
+class EnrolmentTooLarge(EnrolmentInvalid):
+    """What was scanned is longer than an enrolment is."""
+
+    code = "ENROLMENT_TOO_LARGE"
+
+
+class EnrolmentCodeWrong(EnrolmentInvalid):
+    """The code is not the one that the enrolment is sealed under."""
+
+    code = "ENROLMENT_CODE_WRONG"
+
+
+class EnrolmentExpired(EnrolmentInvalid):
+    """The enrolment was to be scanned earlier."""
+
+    code = "ENROLMENT_EXPIRED"
+
+
 class DependencyMissing(DatasyncError):
     """An optional package is not installed."""
 

@@ -26,7 +26,7 @@ from datasync.security.node_keys import SECRET_VARIABLES
 
 ENVIRONMENT_PREFIX = "DATASYNC_"
 OTHER_VARIABLES = frozenset(
-    {"DATASYNC_CA", "DATASYNC_CERT", "DATASYNC_PEER", "DATASYNC_TOKEN", "DATASYNC_URL", *SECRET_VARIABLES}
+    {f"DATASYNC_{name}" for name in ("CA", "CERT", "ENROLMENT_CODE", "PEER", "TOKEN", "URL")} | SECRET_VARIABLES
 )
 """Variables of the command line, and of secrets; they name no key."""
 

@@ -125,17 +125,60 @@ class NodeCertificate:
     validity: Validity
 
 
-def issue_authority(operator: str, key: Ed25519PrivateKey, *, now: Instant, days: int, serial: int) -> bytes:
-    """Return an operator's self-signed certificate (DER)."""
+def valid_for(now: Instant, days: int) -> Validity:
+    """Return the validity of what is issued now, in whole seconds, as certificates have it."""
+    second_ms = now.wall_ms // 1000 * 1000
+    return Validity((now.wall_ms - BACKDATED_MS) // 1000 * 1000, second_ms + days * 86_400_000)
+
+
+def authority_builder(operator: str, key: Ed25519PublicKey, validity: Validity, serial: int) -> x509.CertificateBuilder:
+    """Return an operator's certificate but for its signature."""
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, operator)])
-    builder = (
-        _builder(subject, subject, key.public_key(), now, days, serial)
+    return (
+        _builder(subject, subject, key, validity, serial)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .add_extension(_names("operator", operator), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
+
+
+def issue_authority(operator: str, key: Ed25519PrivateKey, *, now: Instant, days: int, serial: int) -> bytes:
+    """Return an operator's self-signed certificate (DER)."""
+    builder = authority_builder(operator, key.public_key(), valid_for(now, days), serial)
     return builder.sign(key, None).public_bytes(Encoding.DER)
+
+
+def node_builder(
+    name: NodeName,
+    role: Role,
+    verify_key: Ed25519PublicKey,
+    sealing_key: SealingPublicKey,
+    *,
+    authority: AuthorityCertificate,
+    validity: Validity,
+    serial: int,
+    hosts: Sequence[str] = (),
+) -> x509.CertificateBuilder:
+    """Return a node's certificate but for its signature.
+
+    Raises ValueError for a host that is no name and no address, and for a name that is too long.
+    """
+    subject = _subject(name, role)
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.verify_key)
+    raw = sealing_key.public_bytes_raw()
+    sealing_extension = x509.UnrecognizedExtension(SEALING_KEY_OID, _OCTET_STRINGS[len(raw)] + raw)
+    builder = (
+        _builder(subject, authority.certificate.subject, verify_key, validity, serial)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(_names(role, name, hosts), critical=False)
+        .add_extension(sealing_extension, critical=False)
+        .add_extension(issuer_key, critical=False)
+    )
+    if role in _ONE_USE:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([_ONE_USE[role]]), critical=False)
+    return builder
 
 
 def issue_node(
@@ -151,24 +194,11 @@ def issue_node(
     serial: int,
     hosts: Sequence[str] = (),
 ) -> bytes:
-    """Return a node's certificate (DER), signed with the authority's ``key``.
-
-    Raises ValueError for a host that is no name and no address, and for a name that is too long.
-    """
-    subject = _subject(name, role)
-    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.verify_key)
-    raw = sealing_key.public_bytes_raw()
-    sealing_extension = x509.UnrecognizedExtension(SEALING_KEY_OID, _OCTET_STRINGS[len(raw)] + raw)
-    builder = (
-        _builder(subject, authority.certificate.subject, verify_key, now, days, serial)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(_names(role, name, hosts), critical=False)
-        .add_extension(sealing_extension, critical=False)
-        .add_extension(issuer_key, critical=False)
+    """Return a node's certificate (DER), signed with the authority's ``key``. Raises ValueError as the builder."""
+    validity = valid_for(now, days)
+    builder = node_builder(
+        name, role, verify_key, sealing_key, authority=authority, validity=validity, serial=serial, hosts=hosts
     )
-    if role in _ONE_USE:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([_ONE_USE[role]]), critical=False)
     return builder.sign(key, None).public_bytes(Encoding.DER)
 
 
@@ -255,10 +285,9 @@ def serial_number(entropy: Callable[[int], bytes]) -> int:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: Ed25519PublicKey, now: Instant, days: int, serial: int
+    subject: x509.Name, issuer: x509.Name, key: Ed25519PublicKey, validity: Validity, serial: int
 ) -> x509.CertificateBuilder:
-    first = _moment(now.wall_ms - BACKDATED_MS)
-    last = _moment(now.wall_ms) + datetime.timedelta(days=days)
+    first, last = _moment(validity.first_ms), _moment(validity.last_ms)
     return x509.CertificateBuilder(issuer, subject, key, serial, first, last)
 
 

@@ -81,8 +81,12 @@ def unseal(content: bytes, passphrase: str, where: str) -> bytes:
         raise ConfigError("the passphrase is wrong, or the file was changed", where=where, fix=fix) from None
 
 
-def _stretch(said: _Sealed, passphrase: str) -> bytes:
-    salt = bytes.fromhex(said.salt)
-    return Scrypt(salt=salt, length=32, n=said.n, r=said.r, p=said.p).derive(
+def stretch(passphrase: str, salt: bytes, cost: Cost = COST) -> bytes:
+    """Return what scrypt makes of a passphrase: a key of 32 bytes."""
+    return Scrypt(salt=salt, length=32, n=cost.n, r=cost.r, p=cost.p).derive(
         passphrase.encode(errors="surrogateescape")
     )
+
+
+def _stretch(said: _Sealed, passphrase: str) -> bytes:
+    return stretch(passphrase, bytes.fromhex(said.salt), Cost(said.n, said.r, said.p))
