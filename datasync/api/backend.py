@@ -73,6 +73,10 @@ class Backend(Protocol):
         """Return the present moment."""
         ...
 
+    def sign(self, context: str, body: bytes) -> bytes:
+        """Return ``body`` as the node signs it for a context: a COSE_Sign1 with its certificate."""
+        ...
+
     def ready(self) -> list[str]:
         """Return the codes of what keeps the node from serving; empty when it is ready."""
         ...

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from sqlalchemy import Connection, func, select
 
+from datasync.api import registered
 from datasync.api.routes import Answer
 from datasync.domain.clock import Instant
 from datasync.domain.errors import NotFound
@@ -38,12 +39,15 @@ class HeldStream(Answer):
 
 
 class PlaceReceipt(Answer):
-    """What a place deleted, as it signed it; `signed` is the whole COSE_Sign1 in base64."""
+    """What a place deleted, and what became of models, as it signed it; `signed` is the whole COSE_Sign1 in base64."""
 
     place: str
     segments: int
     rows: int
     keys: int
+    models_deleted: Annotated[int, Field(description="Models that had learned from the stream, and are deleted,")]
+    models_retrain: Annotated[int, Field(description="that are kept until another takes their place,")]
+    models_reported: Annotated[int, Field(description="that are kept.")]
     erased_ms: int
     signed: str
 
@@ -75,6 +79,7 @@ class Where(Answer):
     place: str
     attachment: Attached | None
     streams: list[HeldStream]
+    models: Annotated[list[registered.Model], Field(description="Models here that have learned from any of these.")]
     erased: list[ErasedStream]
     awaited: Annotated[list[str], Field(description="The places whose receipts are awaited.")]
 
@@ -92,6 +97,7 @@ def where(tx: Connection, name: NodeName, place: Place, subject: str) -> Where:
         place=place,
         attachment=None if attached is None else Attached.model_validate(attached),
         streams=_held(tx, known),
+        models=_models(tx, known, erased),
         erased=erased,
         awaited=sorted({place for each in erased for place in each.awaited}),
     )
@@ -110,6 +116,7 @@ def export(tx: Connection, vault: Vault, name: NodeName, subject: str, kind: Kin
             {"stream": each.stream, "purpose": each.purpose, "given": each.given, "stamp_ms": each.stamp.wall_ms}
             for each in said
         ],
+        "models": [each.model_dump() for each in _models(tx, known, erased)],
         "erased": [each.model_dump() for each in erased],
     }
     return Export(vault, known, kind, about, now)
@@ -120,6 +127,12 @@ def _streams(tx: Connection, subject: str) -> list[Stream]:
         return streams.of_device(tx, subject)
     stream = StreamId(subject)
     return list(streams.get(tx, {stream, *terms.standing_for(tx, [stream])}).values())
+
+
+def _models(tx: Connection, known: Iterable[Stream], erased: Iterable[ErasedStream]) -> list[registered.Model]:
+    gone = erasures.get(tx, [StreamId(each.stream) for each in erased]).values()
+    derived = {stream for each in gone for stream in (each.stream, *each.erased.derived)}
+    return registered.trained_on(tx, {*(each.stream for each in known), *derived})
 
 
 def _held(tx: Connection, known: Iterable[Stream]) -> list[HeldStream]:
@@ -179,6 +192,9 @@ def _receipt(signed: bytes) -> PlaceReceipt:
         segments=said.segments,
         rows=said.rows,
         keys=said.keys,
+        models_deleted=said.models_deleted,
+        models_retrain=said.models_retrain,
+        models_reported=said.models_reported,
         erased_ms=said.erased_ms,
         signed=base64.b64encode(signed).decode(),
     )

@@ -5,7 +5,7 @@ Because the same row does all four, the description cannot drift from what is se
 with the row's status) or a response that it made itself.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
@@ -60,11 +60,12 @@ Handle = Callable[[Call[Any, Any]], Awaitable[web.StreamResponse | Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a body or an answer may be: its media types, and for JSON its model."""
+    """What a body or an answer may be: its media types, and for JSON its model. A streamed body is read as it comes."""
 
     media: tuple[str, ...] = (JSON,)
     model: type[BaseModel] | None = None
     bytes_max: int = JSON_BODY_BYTES_MAX
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,10 @@ def _parameters(request: web.Request, model: type[P]) -> P:
 async def _body(request: web.Request, content: Content) -> Any:
     if request.content_type not in content.media:
         raise MediaTypeUnsupported(f"send {' or '.join(content.media)}, not {request.content_type}")
-    data = await _read(request, content.bytes_max)
+    arriving = _pieces(request, content.bytes_max)
+    if content.streamed:
+        return arriving
+    data = b"".join([piece async for piece in arriving])
     if content.model is None:
         return data
     try:
@@ -123,16 +127,18 @@ async def _body(request: web.Request, content: Content) -> Any:
         raise RequestError(_first(error, "field"), fix=f"known are {_known(content.model)}") from error
 
 
-async def _read(request: web.Request, bytes_max: int) -> bytes:
-    received = bytearray()
-    if (request.content_length or 0) <= bytes_max:
-        async for part in request.content.iter_any():
-            received += part
-            if len(received) > bytes_max:
+async def _pieces(request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
+    """Give a body as it arrives. Raises BodyTooLarge."""
+    received = request.content_length or 0
+    if received <= bytes_max:
+        received = 0
+        async for piece in request.content.iter_any():
+            received += len(piece)
+            if received > bytes_max:
                 break
-        else:
-            return bytes(received)
-    raise BodyTooLarge(f"at most {bytes_max} bytes are taken here")
+            yield piece
+    if received > bytes_max:
+        raise BodyTooLarge(f"at most {bytes_max} bytes are taken here")
 
 
 def _first(error: ValidationError, kind: str) -> str:

@@ -24,6 +24,9 @@ READ_THREADS = 4
 VIEWS_OPEN_MAX = 32
 """Views streamed at one time: each holds at most one chunk in memory."""
 
+MODELS_ARRIVING_MAX = 1
+"""Models taken in at one time: each is in memory, encrypted, until it is whole."""
+
 
 class Service:
     """One API application's state. All methods are called on the event loop."""
@@ -33,6 +36,7 @@ class Service:
         self.metrics = Metrics(backend.registry)
         self.refused_sign_ins = RefusedSignIns(backend)
         self.open_views = asyncio.Semaphore(VIEWS_OPEN_MAX)
+        self.models_arriving = asyncio.Semaphore(MODELS_ARRIVING_MAX)
         self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="api-read")
 
     async def read(self, query: Callable[[Connection], T]) -> T:

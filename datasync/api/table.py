@@ -2,7 +2,21 @@
 
 from http import HTTPStatus
 
-from datasync.api import admin, consent, explain, held, models, node, subjects, views, why
+from datasync.api import (
+    admin,
+    artefacts,
+    consent,
+    explain,
+    held,
+    model_parameters,
+    models,
+    node,
+    registered,
+    registry,
+    subjects,
+    views,
+    why,
+)
 from datasync.api.access import Access
 from datasync.api.problems import NotAcceptable, NotReady
 from datasync.api.routes import Content, Route
@@ -14,6 +28,9 @@ from datasync.domain.errors import (
     ErasureForeign,
     HandoverError,
     MessageError,
+    ModelErased,
+    ModelGone,
+    ModelsTooMany,
     NotFound,
     PolicyError,
     PolicyKeyMissing,
@@ -22,8 +39,9 @@ from datasync.domain.errors import (
     PolicyRevisionStale,
     PurposeForbidden,
     RevocationStale,
+    ViewUnread,
 )
-from datasync.domain.limits import BUNDLE_BYTES_MAX
+from datasync.domain.limits import BUNDLE_BYTES_MAX, MODEL_BYTES_MAX
 from datasync.protocol import bundle, revocations
 from datasync.views.formats import FORMATS
 
@@ -97,6 +115,71 @@ ROUTES = (
         answer=Content(tuple(kind.content_type for kind in FORMATS)),
         errors=(AccessDenied, PurposeForbidden, NotFound, NotAcceptable, PolicyMissing, Busy),
         headers=views.HEADERS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/models",
+        summary="Register a model that the worker trained on views of this node; the body is the model.",
+        handle=registry.register_model,
+        access=Access.WORKER,
+        parameters=model_parameters.ModelRegistration,
+        body=Content((artefacts.BYTES,), bytes_max=MODEL_BYTES_MAX, streamed=True),
+        status=HTTPStatus.CREATED,
+        answer=Content(model=registered.Model),
+        errors=(
+            *(AccessDenied, PurposeForbidden, NotFound, ModelGone, ModelErased, ModelsTooMany, ViewUnread),
+            *(PolicyMissing, Busy),
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{id}",
+        summary="What is known of a model; a worker may ask about those that may go to it.",
+        handle=registry.show_model,
+        access=Access.WORKER_OR_ADMIN,
+        parameters=model_parameters.ModelPath,
+        answer=Content(model=registered.Model),
+        errors=(AccessDenied, PurposeForbidden, NotFound, PolicyMissing),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{id}/artefact",
+        summary="The model itself, for a worker that it may go to.",
+        handle=artefacts.read_model,
+        access=Access.WORKER,
+        parameters=model_parameters.ModelPath,
+        answer=Content((artefacts.BYTES,)),
+        errors=(AccessDenied, PurposeForbidden, NotFound, ModelGone, PolicyMissing),
+        headers=artefacts.HEADERS,
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{id}/lineage",
+        summary="Where the model comes from, as this node signed it: a COSE_Sign1.",
+        handle=artefacts.read_lineage,
+        access=Access.WORKER_OR_ADMIN,
+        parameters=model_parameters.ModelPath,
+        answer=Content((artefacts.LINEAGE,)),
+        errors=(AccessDenied, PurposeForbidden, NotFound, PolicyMissing),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/models/{id}",
+        summary="Delete a model and its key; a worker may delete its own. What it comes from stays known.",
+        handle=registry.delete_model,
+        access=Access.WORKER_OR_ADMIN,
+        parameters=model_parameters.ModelPath,
+        answer=Content(model=registered.Model),
+        errors=(NotFound,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/models",
+        summary="Models registered here, the newest first: their label and state, and what they come from.",
+        handle=registry.list_models,
+        access=Access.ADMIN,
+        parameters=model_parameters.ModelPage,
+        answer=Content(model=model_parameters.Models),
     ),
     Route(
         method="GET",

@@ -31,7 +31,8 @@ from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 
 HELD = ("stream", "collection", "tier", "generation", "segments", "rows", "bytes")
-ERASED = ("stream", "collection", "stamp", "place", "segments", "rows", "keys", "erased")
+ERASED = ("stream", "collection", "stamp", "place", "segments", "rows", "keys", "models", "erased")
+MODELS = ("model", "name", "worker", "label", "state", "streams_erased", "created")
 WAIT_S = 30.0
 LOOK_S = 0.25
 
@@ -210,6 +211,9 @@ def _print(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
     print(f"\nstreams{'' if found['streams'] else ': none'}")
     if found["streams"]:
         print_table(HELD, found["streams"])
+    if found["models"]:
+        print("\nmodels that have learned from these")
+        print_table(MODELS, map(readable, found["models"]))
     print(f"\nerased{'' if found['erased'] else ': nothing'}")
     _print_erased(found["erased"])
 
@@ -218,10 +222,18 @@ def _print_erased(erased: list[dict[str, Any]]) -> None:
     rows = [
         {"stream": each["stream"], "collection": each["collection"], "stamp_ms": each["stamp_ms"], **place}
         for each in erased
-        for place in [*each["receipts"], *({"place": f"{name}: awaited"} for name in each["awaited"])]
+        for place in [
+            *map(_with_models, each["receipts"]),
+            *({"place": f"{name}: awaited"} for name in each["awaited"]),
+        ]
     ]
     if rows:
         print_table(ERASED, map(readable, rows))
+
+
+def _with_models(receipt: dict[str, Any]) -> dict[str, Any]:
+    ends = ((receipt[f"models_{end}"], end) for end in ("deleted", "retrain", "reported"))
+    return receipt | {"models": ", ".join(f"{count} {end}" for count, end in ends if count) or 0}
 
 
 @contextmanager

@@ -92,8 +92,8 @@ MODEL_PART_BYTES = 1 << 20
 """A model's artefact, and the parts that it is kept in, each encrypted by itself."""
 
 MODEL_VIEWS_MAX = 64
-MODEL_POLICIES_MAX = 16
-"""Readings of views that one model may name, and policies under which one of them was shown."""
+MODEL_POLICIES_MAX = 1_024
+"""Readings of views that one model may name, and policies under which these were shown, counted for each."""
 
 MODELS_PER_WORKER_MAX = 256
 """Models of one worker that a node keeps, those apart that were deleted."""

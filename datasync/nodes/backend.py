@@ -12,6 +12,7 @@ from datasync.domain.tiers import Place
 from datasync.nodes.node import Activate, Change, ConsentInput, Erase, Install, Revoke, StartHandover
 from datasync.nodes.shell import Shell, system_clock
 from datasync.policy.compiled import Policy
+from datasync.protocol import envelope
 from datasync.security.revocation import RevocationList
 from datasync.security.trust import Trust
 from datasync.security.vault import Vault
@@ -59,6 +60,10 @@ class NodeBackend:
     def now(self) -> Instant:
         """Return the present moment."""
         return system_clock()
+
+    def sign(self, context: str, body: bytes) -> bytes:
+        """Return ``body`` as the node signs it for a context."""
+        return envelope.sign(self._shell.node.kit.identity, context, body)
 
     def ready(self) -> list[str]:
         """Return the codes of what keeps the node from serving."""

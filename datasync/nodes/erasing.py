@@ -2,9 +2,10 @@
 
 A statement is signed with the key of its stream, so a place obeys it without knowing who asks, and whoever passes it on
 need not be believed. It obeys in two transactions. In the first the statement becomes a tombstone, and everything that
-is stored of the stream goes: rows, consents, what another operator's edge made of it and the terms of that. In the next
-the data keys are destroyed, durably, and only then the receipt is signed and given. A crash in between is made up for
-when the node starts; of a stream that has a tombstone nothing is ever taken again.
+is stored of the stream goes: rows, consents, what another operator's edge made of it and the terms of that, and of the
+models that learned from it those that are not to stay (:mod:`datasync.nodes.erasing_models`). In the next the data keys
+are destroyed, durably, and only then the receipt is signed and given. A crash in between is made up for when the node
+starts; of a stream that has a tombstone nothing is ever taken again.
 
 An edge that a device asks tells its cloud and every edge whose beacon it ever heard, as any of them may have been sent
 something in advance, or may get something late; it goes on, ever less often, until it has all receipts. Its cloud
@@ -14,7 +15,7 @@ obeys it too: so a node that was away, or was restored from an old copy, learns 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple, TypeVar
 
 from cryptography.exceptions import InvalidSignature
@@ -26,6 +27,7 @@ from datasync.domain.ids import NodeName, StreamId, operator_of, stream_id
 from datasync.domain.tiers import Place
 from datasync.handover import accounts
 from datasync.handover.states import EdgeState
+from datasync.nodes import erasing_models
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import cbor, envelope, topics
@@ -161,6 +163,7 @@ class Erasing:
         gone = (stream, *derived)
         here, size = streams.get(tx, [stream]).get(stream), ageing.size(tx, gone)
         keys = sum(len(segments.key_ids(tx, each)) for each in gone)
+        models = erasing_models.obey(turn, self._node.policy, gone, stream)
         for store in (segments, consents, terms, streams):
             store.delete(tx, gone)
         knows_whose = self._node.place is Place.DEVICE
@@ -168,12 +171,12 @@ class Erasing:
             stream=stream,
             stamp=HybridTime.unpack(said.stamp),
             statement=cbor.dumps(said.model_dump()),
-            erased=erasures.Erased(size.segments, size.rows, keys, derived),
+            erased=erasures.Erased(size.segments, size.rows, keys, derived, models),
             collection=here.collection if here and knows_whose else None,
         )
         erasures.add(tx, tombstone)
         compaction.owe(tx, compaction.ROWS, turn.now.wall_ms)
-        detail = {"segments": size.segments, "rows": size.rows, "keys": keys}
+        detail = {"segments": size.segments, "rows": size.rows, "keys": keys, "models": asdict(models)}
         audit.append(tx, Event.ERASURE, wanted_by, stream, detail, turn.now.wall_ms)
         turn.count("erased", "streams")
         turn.count("erased", "rows", size.rows)
@@ -184,6 +187,7 @@ class Erasing:
     def _shred(self, turn: Turn) -> None:
         page = erasures.unshredded(turn.tx, SHRED_STREAMS)
         self._node.kit.vault.destroy(stream for each in page for stream in (each.stream, *each.erased.derived))
+        erasing_models.shred(turn.tx, self._node.kit.vault)
         erasures.mark_shredded(turn.tx, [each.stream for each in page])
         for each in page:
             erasures.put_receipt(turn.tx, Receipt(each.stream, self._node.name, self._signed(turn, each)))
@@ -201,6 +205,9 @@ class Erasing:
             segments=each.erased.segments,
             rows=each.erased.rows,
             keys=each.erased.keys,
+            models_deleted=each.erased.models.deleted,
+            models_retrain=each.erased.models.retrain,
+            models_reported=each.erased.models.reported,
             erased_ms=turn.now.wall_ms,
         )
         return envelope.sign(self._node.kit.identity, EraseReceipt.CONTEXT, cbor.dumps(receipt.model_dump()))

@@ -24,7 +24,5 @@ def _unenforced(document: Document) -> Iterator[tuple[Path, str]]:
     for index, rule in enumerate(document.handover):
         if rule.action == "copy":
             yield ("handover", index, "action"), "a source's keeping its own copy (it erases it, as with move)"
-    if document.erasure is not None and document.erasure.models:
-        yield ("erasure", "models"), "what an erasure does to models (a subject's rows are erased)"
     if document.models is not None:
         yield ("models", "lower_by"), "lowering a model's label"

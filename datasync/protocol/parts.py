@@ -186,7 +186,8 @@ class EraseReceipt(Model):
     """A place's word that it erased a stream, and what was deleted there; signed by the place.
 
     ``rows`` and ``segments`` are those of the stream and of what stood for it; ``keys`` the data keys that these were
-    encrypted under. Of a stream that never was at the place they are 0.
+    encrypted under. Of a stream that never was at the place they are 0. ``models`` are those that have learned from the
+    stream, by what became of them there.
     """
 
     stream: Stream
@@ -195,6 +196,9 @@ class EraseReceipt(Model):
     segments: Counter
     rows: Counter
     keys: Counter
+    models_deleted: Counter = 0
+    models_retrain: Counter = 0
+    models_reported: Counter = 0
     erased_ms: Moment
 
     CONTEXT: ClassVar[str] = "datasync/erased"
@@ -240,6 +244,41 @@ class AttachToken(Model):
     def order(self) -> tuple[int, int]:
         """Incarnation and epoch, which compare as a pair."""
         return self.incarnation, self.epoch
+
+
+class LineageView(Model):
+    """A view that a model was trained on: positions above ``after`` up to ``until``, shown under these policies."""
+
+    collection: Name
+    purpose: Name
+    after: Moment
+    until: Moment
+    policies: Annotated[list[Digest], Field(max_length=limits.MODEL_POLICIES_MAX)]
+
+
+class ModelLineage(Model):
+    """A node's word on where a model comes from, as far as it knows; signed by the node.
+
+    ``digest`` is the artefact's SHA-256. The streams that it was itself trained on are told as their number and the
+    SHA-256 of their ids, sorted, one after the other, so that the record names nobody's and can still be checked.
+    """
+
+    model: HexId
+    name: Name
+    worker: Name
+    node: Node
+    label: Annotated[int, Field(ge=0, le=2)]
+    parent: HexId | None
+    parent_digest: Digest | None
+    views: Annotated[list[LineageView], Field(max_length=limits.MODEL_VIEWS_MAX)]
+    streams: Counter
+    streams_digest: Digest
+    policy: Digest
+    digest: Digest
+    size_bytes: Annotated[int, Field(ge=0, le=limits.MODEL_BYTES_MAX)]
+    created_ms: Moment
+
+    CONTEXT: ClassVar[str] = "datasync/model"
 
 
 class LogHead(Model):

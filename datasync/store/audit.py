@@ -22,7 +22,8 @@ _T = tables.audit
 _PAGE = 1_000
 
 CHAIN = Chain("audit", "datasync/audit/1", _T)
-ADMINISTRATOR = "administrator"
+ADMINISTRATOR, ERASURE = "administrator", "erasure"
+"""Actors that are no nodes."""
 
 
 class Event(enum.StrEnum):
@@ -40,6 +41,11 @@ class Event(enum.StrEnum):
     SIGN_IN_REFUSED = "sign-in-refused"
     KEY_ROTATED = "key-rotated"
     LOG_CONTRADICTED = "log-contradicted"
+    MODEL_REGISTERED = "model-registered"
+    MODEL_READ = "model-read"
+    MODEL_DELETED = "model-deleted"
+    MODEL_TOUCHED = "model-touched"
+    """Something that it was trained on was erased, and it is kept."""
 
 
 @dataclass(frozen=True, slots=True)

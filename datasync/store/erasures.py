@@ -7,7 +7,7 @@ its signed receipt, or nothing while that is awaited.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import cbor2
@@ -21,6 +21,15 @@ _T, _R = tables.erasures, tables.erasure_receipts
 
 
 @dataclass(frozen=True, slots=True)
+class ModelsErased:
+    """Of the models that have learned from a stream: how many are deleted, are to be retrained, are kept."""
+
+    deleted: int = 0
+    retrain: int = 0
+    reported: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Erased:
     """How much one place deleted of a stream; ``derived`` are the streams that stood for it there."""
 
@@ -28,6 +37,7 @@ class Erased:
     rows: int = 0
     keys: int = 0
     derived: tuple[StreamId, ...] = ()
+    models: ModelsErased = ModelsErased()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,7 @@ def add(tx: Connection, erasure: Erasure) -> None:
         "stamp": erasure.stamp.pack(),
         "statement": erasure.statement,
         "collection": erasure.collection,
-        "erased": cbor2.dumps([of.segments, of.rows, of.keys, list(of.derived)]),
+        "erased": cbor2.dumps([of.segments, of.rows, of.keys, list(of.derived), list(astuple(of.models))]),
         "shredded": erasure.shredded,
     }
     tx.execute(insert(_T), row)
@@ -144,12 +154,12 @@ def _erasures(tx: Connection, query: Select[Any]) -> list[Erasure]:
 
 
 def _erasure(row: Row[Any]) -> Erasure:
-    segments, rows, keys, derived = cbor2.loads(row.erased)
+    segments, rows, keys, derived, *models = cbor2.loads(row.erased)  # older rows say nothing of models
     return Erasure(
         stream=row.stream_id,
         stamp=HybridTime.unpack(row.stamp),
         statement=row.statement,
-        erased=Erased(segments, rows, keys, tuple(derived)),
+        erased=Erased(segments, rows, keys, tuple(derived), *(ModelsErased(*each) for each in models)),
         collection=row.collection,
         shredded=row.shredded,
     )

@@ -25,6 +25,11 @@ ModelId = NewType("ModelId", str)
 _T, _PARTS, _STREAMS = tables.models, tables.model_parts, tables.model_streams
 
 
+def key_owner(model: ModelId) -> StreamId:
+    """Return the name under which the vault keeps a model's key: its id, in the place of a stream's."""
+    return StreamId(model)
+
+
 class State(enum.StrEnum):
     """What a model is good for."""
 
@@ -67,11 +72,23 @@ class StoredModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which models a list is of; None for all."""
+
+    state: State | None = None
+    label: Tier | None = None
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class After:
     """Where a list goes on: behind this model."""
 
     created_ms: int
     model: str
+
+
+_ALL = Wanted()
 
 
 def add(tx: Connection, model: StoredModel, parts: Sequence[bytes], streams: Iterable[StreamId]) -> None:
@@ -105,15 +122,15 @@ def part(tx: Connection, model: ModelId, number: int) -> bytes | None:
     return tx.scalar(select(_PARTS.c.body).where(_PARTS.c.model_id == model, _PARTS.c.part == number))
 
 
-def page(
-    tx: Connection, *, limit: int, after: After | None = None, state: State | None = None, label: Tier | None = None
-) -> list[StoredModel]:
-    """Return models, the newest first, those behind ``after``; of one state, of one label."""
+def page(tx: Connection, *, limit: int, after: After | None = None, wanted: Wanted = _ALL) -> list[StoredModel]:
+    """Return models, the newest first, those behind ``after``."""
     conditions: list[ColumnElement[bool]] = []
-    if state is not None:
-        conditions.append(_T.c.state == str(state))
-    if label is not None:
-        conditions.append(_T.c.label == int(label))
+    if wanted.state is not None:
+        conditions.append(_T.c.state == str(wanted.state))
+    if wanted.label is not None:
+        conditions.append(_T.c.label == int(wanted.label))
+    if wanted.worker is not None:
+        conditions.append(_T.c.worker == wanted.worker)
     if after is not None:
         same = and_(_T.c.created_ms == after.created_ms, _T.c.model_id < after.model)
         conditions.append(or_(_T.c.created_ms < after.created_ms, same))

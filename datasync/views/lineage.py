@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from datasync.domain.errors import AccessDenied, ViewUnread
+from datasync.domain.errors import AccessDenied, RequestError, ViewUnread
 from datasync.domain.ids import StreamId
+from datasync.domain.limits import MODEL_POLICIES_MAX
 from datasync.domain.tiers import Tier
 from datasync.policy import fates
 from datasync.policy.compiled import Policy, Worker
@@ -48,6 +49,8 @@ def trace(tx: Connection, readings: Sequence[Reading], parent: StoredModel | Non
             )
         views.append(_view(reading, shown))
         streams |= {each.stream: each.tier for each in shown}
+    if sum(len(view.policies) for view in views) > MODEL_POLICIES_MAX:
+        raise RequestError(f"the readings were under more than {MODEL_POLICIES_MAX} policies", fix="name shorter ones")
     above = [] if parent is None else [parent.label]
     purposes = {view.purpose for view in views} | set(() if parent is None else parent.purposes)
     label = max((*streams.values(), *above))

@@ -8,7 +8,7 @@ from datasync.domain.tiers import Tier
 from datasync.store import erasures, models, sightings
 from datasync.store.database import Database
 from datasync.store.erasures import Erased, Erasure
-from datasync.store.models import After, ModelId, State, StoredModel, View
+from datasync.store.models import After, ModelId, State, StoredModel, View, Wanted
 from datasync.store.sightings import Reading, Sighting
 
 A, B, C = (StreamId(letter * 32) for letter in "abc")
@@ -85,9 +85,10 @@ def test_lists_go_on_where_a_page_ended_and_name_states_and_labels(family: Datab
         assert [each.model for each in models.page(tx, limit=2)] == [THREE, TWO]
         assert [each.model for each in models.page(tx, limit=2, after=After(6, THREE))] == [TWO, ONE]
         assert [each.model for each in models.page(tx, limit=2, after=After(6, TWO))] == [ONE]
-        assert [each.model for each in models.page(tx, limit=9, label=Tier.EDGE_PRIVATE)] == [THREE]
+        assert [each.model for each in models.page(tx, limit=9, wanted=Wanted(label=Tier.EDGE_PRIVATE))] == [THREE]
+        assert models.page(tx, limit=9, wanted=Wanted(worker="other")) == []
         models.mark(tx, [TWO], State.RETRAIN, 7)
-        assert [each.model for each in models.page(tx, limit=9, state=State.RETRAIN)] == [TWO]
+        assert [each.model for each in models.page(tx, limit=9, wanted=Wanted(state=State.RETRAIN))] == [TWO]
 
 
 def test_an_erasure_without_another_state_is_only_noted(family: Database) -> None:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Set
 
 from datasync.domain.tiers import Place, Tier
+from datasync.policy import fates
 from datasync.policy.comparing.changes import Change, term
 from datasync.policy.comparing.effects import Effect, contained, joined, ranked
 from datasync.policy.compiled import Collection, Policy, Verdict, Worker
@@ -16,7 +17,6 @@ from datasync.policy.verdicts import verdict
 
 _BASES = ("opt_in", "opt_out", "contract")
 _ACTIONS = ("drop", "pseudonymise", "move", "copy")
-_AFTER_ERASURE = ("delete", "retrain", "report")
 _FOR_EVER = float("inf")
 
 
@@ -168,12 +168,9 @@ def _erasure(old: Policy, new: Policy) -> Iterator[Change]:
     reason = f"what is erased may lie in files {_length(left[0])}, now {_length(left[1])}"
     yield from term(_longer(*left), "erasure", "compaction", reason)
     for tier in reversed(Tier):
-        before, after = (
-            each.models.get(tier.label, "report") if each is not None else "report"  # type: ignore[call-overload]
-            for each in erasure
-        )
-        effect = ranked(_AFTER_ERASURE.index(before), _AFTER_ERASURE.index(after))
-        yield from term(effect, "erasure", f"{tier.label} models", f"was {before}, now {after}")
+        before, after = fates.fate(old, tier), fates.fate(new, tier)
+        reason = f"was {before.name.lower()}, now {after.name.lower()}"
+        yield from term(ranked(-before, -after), "erasure", f"{tier.label} models", reason)
 
 
 def _longer(old_ms: int | None, new_ms: int | None) -> Effect:

@@ -23,7 +23,9 @@ from datasync.domain.tiers import Place, Tier
 from datasync.policy.compiled import Policy
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
+from datasync.protocol import envelope
 from datasync.protocol.revocations import read
+from datasync.security.identity import Role
 from datasync.security.revocation import RevocationList
 from datasync.security.trust import Authority, Trust
 from datasync.security.vault import Vault
@@ -83,6 +85,7 @@ class Node:
         self.place = Place.EDGE
         self.authority = Authority.create("acme", NOW)
         self.trust = Trust([self.authority.certificate])
+        self.identity = self.authority.enrol(self.name, Role.EDGE, now=NOW)
         self.lists: Sequence[RevocationList] = ()
         self.operator = "acme"
         self.admin_token_hash = workers.token_hash(ADMIN)
@@ -105,6 +108,9 @@ class Node:
 
     def now(self) -> Instant:
         return self.at
+
+    def sign(self, context: str, body: bytes) -> bytes:
+        return envelope.sign(self.identity, context, body)
 
     def ready(self) -> list[str]:
         return self.not_ready
