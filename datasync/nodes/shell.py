@@ -156,6 +156,7 @@ class Shell:
             for each in taken:
                 each.acknowledge()
             self._keep_links(tasks, effects)
+            await self._settle(effects)
         if self._inputs and not (self._careful and self._held):
             self._awake.set()
 
@@ -222,6 +223,7 @@ class Shell:
         self._inputs = deque([*changes, *rest])
         self._careful += len(changes) if self._careful else 0
         self._awake.set()
+        await self._settle(effects)
 
     async def _pause(self, error: Exception) -> None:
         """Wait before the next attempt; say why, the first time."""
@@ -254,13 +256,16 @@ class Shell:
             for note in notes:
                 _log.log(level, "%s", "".join(mark if mark.isprintable() else "?" for mark in note))
         self._metrics.add(effects)
+        return effects
+
+    async def _settle(self, effects: Effects) -> None:
+        """Do what follows when everybody was told what a turn came to, and come again when the node wants to."""
         await self._compact(effects)
         if self._timer is not None:
             self._timer.cancel()
         if effects.wake_ms is not None:
             delay_s = max(0.0, (effects.wake_ms - self._clock().steady_ms) / 1000)
-            self._timer = loop.call_later(delay_s, self._awake.set)
-        return effects
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._awake.set)
 
     async def _compact(self, effects: Effects) -> None:
         """Let files forget what was erased, when that is due, in the thread of the transactions."""
