@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from datasync.store import attachments, handovers, peers, revisions
+from datasync.domain.tiers import Tier
+from datasync.store import attachments, handovers, models, peers, revisions
 from datasync.store.attachments import Attachment
 from datasync.store.handovers import Handover
+from datasync.store.models import ModelId, StoredModel
 from datasync.store.peers import KnownPeer
 from tests.unit.api.serving import NOW, Node
 
@@ -59,3 +61,23 @@ def hand_over(node: Node, number: int, **values: Any) -> None:
     }
     with node.database.write() as tx:
         handovers.put(tx, Handover(handover=f"{number:032x}", **usual | values))
+
+
+def register(node: Node, model: str, **values: Any) -> None:
+    """Note a model."""
+    usual = {
+        "name": "stride",
+        "worker": "coach",
+        "label": Tier.PUBLIC,
+        "purposes": ("improve.train",),
+        "parent": None,
+        "views": (),
+        "policy_digest": "d" * 64,
+        "digest": "e" * 64,
+        "size_bytes": 1_234,
+        "key_id": "f" * 32,
+        "created_ms": NOW_MS,
+        "lineage": b"",
+    }
+    with node.database.write() as tx:
+        models.add(tx, StoredModel(model=ModelId(model), **usual | values), [], [])

@@ -5,7 +5,7 @@ from sqlalchemy import update
 
 from datasync.domain.ids import NodeName
 from datasync.store import tables
-from tests.browser.records import attach, hand_over, hear_of
+from tests.browser.records import attach, hand_over, hear_of, register
 
 HOSTILE = {
     "image": '<img src=x onerror="window.ran=1">',
@@ -50,12 +50,14 @@ def test_hostile_text_about_others_is_shown_as_it_is_and_runs_nothing(page, node
     hear_of(node, f"acme/{text}", address=text)
     hand_over(node, 1, device=text, role=text, peer=text, phase=text)
     node.enrol(text)
+    register(node, "1" * 32, name=text, worker=text)
     show_node()
     (device,), (edge,), (handover,) = page.table("devices"), page.table("edges"), page.table("handovers")
     assert {device[heading] for heading in ("Device", "State", "Attached to", "Mode")} == {text}
     assert (edge["Edge"], edge["Operator"], edge["Address"]) == (f"acme/{text}", "acme", text)
     assert {handover[heading] for heading in ("Device", "Role here", "Other edge", "Phase")} == {text}
     assert page.table("workers")[0]["Worker"] == text
+    assert {page.table("models")[0][heading] for heading in ("Model", "Worker")} == {text}
     assert harmless(page)
 
 

@@ -80,10 +80,10 @@ def test_everything_can_be_done_by_the_keyboard(page, show_node):
     show_node()
     assert page.evaluate(FOCUSED) == "node"
     reached = {}
-    for _ in range(7):
+    for _ in range(8):
         page.press("Tab")
         reached[page.evaluate(FOCUSED)] = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    tables = [f"{name}-title" for name in ("devices", "edges", "handovers", "workers", "policies")]
+    tables = [f"{name}-title" for name in ("devices", "edges", "handovers", "workers", "models", "policies")]
     assert reached == dict.fromkeys(tables, "solid") | {PAGE_ITSELF: "none", "leave": "solid"}
     page.press("Enter")
     page.wait_until("document.querySelector('#sign-in').checkVisibility()")

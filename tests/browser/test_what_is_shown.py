@@ -2,8 +2,10 @@
 
 from sqlalchemy import text
 
+from datasync.domain.tiers import Tier
 from datasync.store import policies
-from tests.browser.records import NOW_MS, attach, follow, hand_over, hear_of
+from datasync.store.models import State
+from tests.browser.records import NOW_MS, attach, follow, hand_over, hear_of, register
 from tests.unit.api.serving import POLICY
 
 NOTHING = "\N{EN DASH}"
@@ -93,6 +95,16 @@ def test_workers_are_shown_with_whether_their_token_is_of_use(page, node, show_n
     gone, router = page.table("workers")
     assert (gone["Worker"], gone["In the policy"], gone["Valid"]) == ("gone", "no: reads nothing", "until revoked")
     assert (router["In the policy"], router["Valid"]) == ("yes", "until 1 Feb 2026, 22:53:20")
+
+
+def test_models_are_shown_with_their_label_and_what_became_of_them(page, node, show_node):
+    register(node, "1" * 32)
+    register(node, "2" * 32, name="gone", label=Tier.EDGE_PRIVATE, state=State.DELETED, created_ms=NOW_MS + 1)
+    show_node()
+    gone, kept = page.table("models")
+    assert (gone["Model"], gone["Label"], gone["State"]) == ("gone", "edge-private", "deleted")
+    assert (kept["Model"], kept["Id"], kept["Label"]) == ("stride", "1" * 16, "public")
+    assert (kept["State"], kept["Bytes"], kept["Streams erased"]) == ("current", "1,234", "0")
 
 
 def test_of_a_long_list_the_page_says_that_it_shows_its_beginning(page, node, show_node):

@@ -73,6 +73,17 @@ const WORKERS = [
   ["Valid", (w) => `until ${time(w.expires_ms) ?? "revoked"}`],
 ];
 
+const MODELS = [
+  ["Model", (m) => m.name],
+  ["Id", (m) => m.model.slice(0, 16)],
+  ["Worker", (m) => m.worker],
+  ["Label", (m) => m.label],
+  ["State", (m) => m.state],
+  ["Bytes", (m) => count(m.bytes), "number"],
+  ["Streams erased", (m) => count(m.streams_erased), "number"],
+  ["Registered", (m) => time(m.created_ms)],
+];
+
 const POLICIES = [
   ["Revision", (p) => p.revision],
   ["Active", (p) => (p.active ? "yes" : "no")],
@@ -137,12 +148,13 @@ function showSummary(node) {
   document.title = `${node.name} – datasync`;
 }
 
-function show([node, devices, edges, handovers, workers, policies]) {
+function show([node, devices, edges, handovers, workers, models, policies]) {
   showSummary(node);
   showTable("devices", DEVICES, devices.devices, devices.next);
   showTable("edges", EDGES, edges.edges, edges.next);
   showTable("handovers", HANDOVERS, handovers.handovers, handovers.next);
   showTable("workers", WORKERS, workers.workers, workers.next);
+  showTable("models", MODELS, models.models, models.next);
   showTable("policies", POLICIES, policies.policies);
   byId("status").textContent = `as of ${new Date().toLocaleTimeString()}`;
   put("trouble");
@@ -184,7 +196,7 @@ async function update() {
   byId("leave").hidden = false;
   if (byId("node").hidden) byId("status").textContent = "asking the node";
   try {
-    const paths = ["node", "devices", "edges", "handovers", "workers", "policies"];
+    const paths = ["node", "devices", "edges", "handovers", "workers", "models", "policies"];
     const answers = await Promise.all(paths.map((path) => get(path, token)));
     if (mine === turn) show(answers);
   } catch (error) {
