@@ -18,6 +18,8 @@ from functools import partial
 
 from aiohttp import web
 
+from datasync.api.backend import STARTING
+from datasync.api.problems import NotReady
 from datasync.api.service import Service
 from datasync.domain.errors import (
     CertificateForeign,
@@ -67,7 +69,8 @@ class Caller:
 async def admit(request: web.Request, service: Service, access: Access) -> Caller:
     """Return who asks.
 
-    Raises Unauthenticated and its kinds when nothing valid says who, Forbidden and its kinds for somebody else.
+    Raises Unauthenticated and its kinds when nothing valid says who, Forbidden and its kinds for somebody else, and
+    NotReady for certificates until the node knows which were revoked.
     """
     try:
         peer = proved(request, service)
@@ -113,6 +116,8 @@ async def _admit(request: web.Request, service: Service, access: Access, peer: P
 async def _caller(request: web.Request, service: Service, peer: Peer | None) -> Caller:
     if peer is None:
         return await _by_token(_token(request), service)
+    if STARTING in service.backend.ready():
+        raise NotReady([STARTING])  # the lists of revoked certificates are not read yet
     shown = await _by_certificate(peer, service)
     if "Authorization" in request.headers and await _by_token(_token(request), service) != shown:
         raise CredentialsDiffer(f"the token is not that of {peer.role} {peer.name}, whose certificate was shown")

@@ -21,6 +21,9 @@ from datasync.store.database import Database
 
 T = TypeVar("T")
 
+STARTING = "STARTING"
+"""The code for a node that has not taken up its state yet, the lists of revoked certificates included."""
+
 
 class Backend(Protocol):
     """One node, as its API sees it."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from datasync.api.access import Access
-from datasync.api.problems import CONTENT_TYPE, BodyTooLarge, MediaTypeUnsupported, status_of
+from datasync.api.problems import CONTENT_TYPE, BodyTooLarge, MediaTypeUnsupported, NotReady, status_of
 from datasync.api.routes import Content, Route
 from datasync.domain.errors import (
     CertificateForeign,
@@ -158,7 +158,7 @@ def _errors(route: Route) -> list[type[DatasyncError]]:
     errors = list(route.errors)
     errors += [CertificateRefused, CertificateRevoked]
     if route.access is not Access.OPEN:
-        errors += [Unauthenticated, CredentialsDiffer, Forbidden, CertificateForeign]
+        errors += [Unauthenticated, CredentialsDiffer, Forbidden, CertificateForeign, NotReady]
     if route.parameters.model_fields or route.body:
         errors.append(RequestError)
     if route.body:

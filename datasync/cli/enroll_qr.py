@@ -30,7 +30,7 @@ from datasync.nodes.shell import system_clock
 from datasync.protocol import enrolment
 from datasync.protocol.enrolment import TEXT_CHARACTERS_MAX, Enrolment
 from datasync.security import certificates
-from datasync.security.files import read_file, read_private
+from datasync.security.files import read_file, require_private
 from datasync.security.identity import Identity, Role
 
 if TYPE_CHECKING:
@@ -188,9 +188,11 @@ def _begin(source: BinaryIO) -> str:
 def _code(arguments: argparse.Namespace) -> str:
     """Return the code, never from the command line, which others can see. Raises ConfigError when nobody says it."""
     if arguments.code_file is not None:
-        return read_private(arguments.code_file).decode("ascii", errors="replace")
-    if said := os.environ.get(CODE_VARIABLE):
-        return said
+        said = read_file(arguments.code_file)
+        require_private(arguments.code_file)
+        return said.decode("ascii", errors="replace")
+    if code := os.environ.get(CODE_VARIABLE):
+        return code
     if not Path("/dev/tty").exists() or not sys.stderr.isatty():
         raise ConfigError("it is sealed under a code, and none was given", fix=f"give --code-file, or {CODE_VARIABLE}")
     return getpass.getpass("Code: ")  # at the terminal, whatever is piped in

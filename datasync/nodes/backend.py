@@ -6,6 +6,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
+from datasync.api.backend import STARTING
 from datasync.domain.clock import Instant
 from datasync.domain.ids import NodeName, StreamId, node_name, operator_of
 from datasync.domain.tiers import Place
@@ -67,7 +68,7 @@ class NodeBackend:
 
     def ready(self) -> list[str]:
         """Return the codes of what keeps the node from serving."""
-        missing = [] if self._shell.started.is_set() else ["STARTING"]
+        missing = [] if self._shell.started.is_set() else [STARTING]
         if self._shell.trouble:
             missing.append(self._shell.trouble)
         if self.policy() is None:

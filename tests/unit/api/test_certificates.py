@@ -258,6 +258,16 @@ def test_a_certificate_that_expires_opens_nothing_more_on_an_open_connection(str
     open_already.close()
 
 
+def test_until_a_node_knows_who_was_revoked_it_takes_no_certificate(strict: Tls) -> None:
+    strict.node.enrol("router")
+    identity = strict.enrol("acme/router", Role.WORKER)
+    strict.node.not_ready = ["STARTING"]
+    assert strict.ask(identity) == (503, "NOT_READY")
+    assert strict.ask(identity, "/healthz") == (200, "")
+    strict.node.not_ready = ["LINK_DOWN_BACKBONE"]
+    assert strict.ask(identity) == (200, "")
+
+
 def test_a_view_that_is_being_read_breaks_off_when_its_workers_certificate_is_revoked(strict: Tls) -> None:
     strict.node.enrol("router")
     identity = strict.enrol("acme/router", Role.WORKER)

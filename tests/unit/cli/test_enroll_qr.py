@@ -49,6 +49,7 @@ def said(issued: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
     """A copy of that folder to work in; what the command said as JSON, and the files that it made."""
     shutil.copytree(issued, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)  # as a home is
     said: dict[str, Any] = json.loads(Path("said.json").read_text())
     Path("scanned").write_text(said["text"] + "\n")
     return said
