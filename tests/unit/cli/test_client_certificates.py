@@ -109,9 +109,9 @@ class SecureSite(Site):
         return node if folder is None else (*node, "--cert", str(folder))
 
 
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureSite]:
-    site = SecureSite(tmp_path_factory.mktemp("secure"))
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[SecureSite]:
+    site = SecureSite(tmp_path)
     site.set_up()
     # what is ready is asked for where probes are answered, which here has the port that other sites' APIs have
     probed, api = str(site.http["cloud"]), str(site.http["edge"])
@@ -124,7 +124,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureSite]:
             site.stop(node)
 
 
-def test_with_certificates_alone_a_worker_is_registered_reads_and_is_revoked_within_seconds(
+def test_with_certificates_a_worker_is_registered_reads_and_is_revoked_and_a_token_needs_one_too(
     secure: SecureSite, tmp_path: Path
 ) -> None:
     admin = secure.enrolled("admin", "acme/alice")
@@ -142,21 +142,23 @@ def test_with_certificates_alone_a_worker_is_registered_reads_and_is_revoked_wit
     assert refused.returncode == 1
     assert refused.stderr.rstrip().endswith("[CERTIFICATE_REVOKED]")
     assert "acme/cloud" in secure.done("status", *admin, token="")
-
-
-def test_the_administrators_token_needs_a_certificate_too_such_as_the_nodes_own(secure: SecureSite) -> None:
     refused = secure.datasync("status", *secure.shown(None))
     assert (refused.returncode, refused.stderr.rstrip()[-14:]) == (1, "[PEER_REFUSED]")
     assert "acme/cloud" in secure.done("status", *secure.shown(secure.folder / "cloud" / "identity"))
 
 
-def test_a_key_that_others_can_read_is_refused_with_the_command_that_sets_it_right(secure: SecureSite) -> None:
-    shown = secure.enrolled("admin", "acme/careless")
-    key = Path(shown[-1]) / "signing.key"
-    key.chmod(0o644)
-    refused = secure.datasync("status", *shown, token="")
-    assert f"chmod 600 {key}" in refused.stderr
+def test_a_key_that_others_can_read_is_refused_with_the_command_that_sets_it_right(
+    authority: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = authority.parent / "client"
+    assert main(["enroll", "admin", "acme/careless", "--authority", str(authority), "--folder", str(folder)]) == 0
+    (folder / "signing.key").chmod(0o644)
+    monkeypatch.setenv("DATASYNC_CERT", str(folder))
+    node = ["--url", "https://127.0.0.1:1", "--ca", str(authority / "authority.pem")]
+    assert main(["status", *node]) == 1
+    assert f"chmod 600 {folder}/signing.key" in capsys.readouterr().err
 
 
-def test_who_has_neither_token_nor_certificate_is_told_what_to_give(secure: SecureSite) -> None:
-    assert "--cert" in secure.datasync("status", *secure.shown(None), token="").stderr
+def test_who_has_neither_token_nor_certificate_is_told_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--url", "https://127.0.0.1:1"]) == 1
+    assert "--cert" in capsys.readouterr().err
