@@ -78,7 +78,7 @@ def test_hostile_text_about_the_node_is_shown_as_it_is_and_runs_nothing(page, no
 def test_hostile_text_in_a_refusal_is_shown_as_it_is_and_runs_nothing(page, node, sign_in):
     node.enrol(HOSTILE["image"])
     sign_in(f"token-of-{HOSTILE['image']}")
-    page.wait_for_text(f"the token is worker {HOSTILE['image']}'s")
+    page.wait_for_text(f"who asks is worker {HOSTILE['image']}")
     assert harmless(page)
 
 

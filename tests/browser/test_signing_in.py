@@ -38,7 +38,7 @@ def test_a_token_that_is_unknown_is_refused_in_words_and_forgotten(page, sign_in
 
 def test_a_workers_token_is_refused_in_words_and_forgotten(page, sign_in, node):
     sign_in(node.enrol("trainer"))
-    page.wait_for_text("this is for the administrator; the token is worker trainer's [FORBIDDEN]")
+    page.wait_for_text("this is for the administrator; who asks is worker trainer [FORBIDDEN]")
     assert tells_nothing(page)
     assert page.evaluate(KEPT) == 0
 
