@@ -1,12 +1,15 @@
 """A device's enrolment as a text: it comes back whole or not at all, and says nothing to who has no code."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import segno
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import (
@@ -36,6 +39,9 @@ def enrolled(kem: Kem = Kem.X25519, days: int = 365) -> Enrolment:
     device = ACME.enrol(node_name("watch-7"), Role.DEVICE, now=NOW, kem=kem, days=days)
     authorities = ACME.certificate, BOREALIS.certificate
     return Enrolment(device, authorities, node_name("acme/cbd"), "mqtts://cbd.example:8884", NOW.wall_ms + HOUR_MS)
+
+
+WHOLE = enrolled()
 
 
 def pack(whole: Enrolment, **options: Any) -> str:
@@ -184,6 +190,26 @@ def test_what_does_not_fit_together_is_refused(at: int, value: object) -> None:
     with pytest.raises(EnrolmentInvalid) as refused:
         unpack(sealed(cbor.dumps(changed)))
     assert refused.value.code == "ENROLMENT_INVALID"
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.text(max_size=8) | st.binary(max_size=100),
+    lambda inner: st.lists(inner, max_size=7),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(at=st.lists(st.integers(0, 8), min_size=1, max_size=3), value=PLAIN)
+def test_whatever_who_has_the_code_changes_inside_is_refused_and_breaks_nothing(at: list[int], value: Any) -> None:
+    changed = content(WHOLE)
+    part, last = changed, at[0]
+    for index in at[1:]:
+        if isinstance(part[last], list) and part[last]:
+            part, last = part[last], index % len(part[last])
+    part[last] = value
+    with suppress(EnrolmentInvalid):
+        assert unpack(sealed(cbor.dumps(changed))).identity.certificate == WHOLE.identity.certificate
 
 
 @pytest.mark.parametrize(
