@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from datasync.ai.experiment import Report, experiment
 from datasync.demo import progress
 from datasync.demo.comparing import Comparison, compare, compare_counts
+from datasync.demo.forgetting import Forgotten
 from datasync.demo.leaks import Search
 from datasync.demo.meanwhile import SECOND, Happened, of_wearer, statistics
 from datasync.demo.recordings import CHANNELS, COLLECTION, PRIVATE, PUBLIC_CHANNELS, DemoData
@@ -110,6 +111,7 @@ class Findings:
     looked: Looked
     told: Sequence[Told]
     happened: Happened
+    forgotten: Forgotten
     visits: tuple[Visit, ...]
     leaks: Search
     seconds: float
@@ -140,6 +142,7 @@ class Findings:
         yield "rows that are counted", not statistics.others.is_clean
         yield "the narrowed statistics", "gps" not in self.happened.columns_before or "gps" in statistics.columns
         yield "the second revision", any(number != SECOND for number in statistics.revisions.values())
+        yield "a wearer who wants to be forgotten", not self.forgotten.is_clean or bool(self.leaks.back)
         for visit in self.visits:
             yield f"what another operator has of {visit.device}", not visit.is_clean
         yield "leaks", bool(self.leaks.leaked) or self.leaks.control_found != self.leaks.control_wanted

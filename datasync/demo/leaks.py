@@ -39,6 +39,8 @@ class Search:
     leaked: tuple[tuple[str, str], ...]
     control_found: int
     control_wanted: int
+    back: tuple[tuple[str, str], ...]
+    """What was found of what all nodes should have forgotten: (place, needle)."""
 
 
 class Tap:
@@ -91,27 +93,39 @@ def needles(data: DemoData) -> dict[str, bytes]:
     return found
 
 
-def search(wanted: dict[str, bytes], tap: Path, servers: Iterable[Node], devices: Iterable[Node]) -> Search:
-    """Look through everything. See the module."""
-    leaked: list[tuple[str, str]] = []
-    size = 0
-    for place, content in _haystacks(tap, servers):
-        size += len(content)
-        leaked += [(place, name) for name, needle in wanted.items() if needle in content]
+def search(
+    wanted: dict[str, bytes], forgotten: dict[str, bytes], tap: Path, servers: Sequence[Node], devices: Sequence[Node]
+) -> Search:
+    """Look through everything. ``forgotten`` is to be at no node, on no device either. See the module."""
     in_memory = {name for name in wanted if not name.endswith("as text")}
-    control = {
-        name for node in devices for content in _decrypted(node) for name in in_memory if wanted[name] in content
-    }
-    return Search(len(wanted), size, tuple(sorted(set(leaked))), len(control), len(in_memory))
+    leaked: set[tuple[str, str]] = set()
+    back: set[tuple[str, str]] = set()
+    control: set[str] = set()
+    size = 0
+    for place, content in _outside(tap, servers):
+        size += len(content)
+        leaked |= {(place, name) for name, needle in wanted.items() if needle in content}
+        back |= {(place, name) for name, needle in forgotten.items() if needle in content}
+    for node in devices:
+        for content in _decrypted(node):
+            control |= {name for name in in_memory if wanted[name] in content}
+            back |= {(node.name, name) for name, needle in forgotten.items() if needle in content}
+        for place, content in _files(node):
+            back |= {(place, name) for name, needle in forgotten.items() if needle in content}
+    return Search(len(wanted), size, tuple(sorted(leaked)), len(control), len(in_memory), tuple(sorted(back)))
 
 
-def _haystacks(tap: Path, servers: Iterable[Node]) -> Iterator[tuple[str, bytes]]:
+def _outside(tap: Path, servers: Iterable[Node]) -> Iterator[tuple[str, bytes]]:
     yield "brokers", tap.read_bytes()
     for node in servers:
-        for path in [*sorted(node.folder.glob("*.db*")), node.log]:
-            yield f"{node.name}: {path.name}", path.read_bytes()
+        yield from _files(node)
         for content in _decrypted(node):
             yield f"{node.name}: decrypted segments", content
+
+
+def _files(node: Node) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(each for each in node.folder.rglob("*") if each.is_file()):
+        yield f"{node.name}: {path.relative_to(node.folder)}", path.read_bytes()
 
 
 def _decrypted(node: Node) -> Iterator[bytes]:
@@ -123,7 +137,7 @@ def _decrypted(node: Node) -> Iterator[bytes]:
             for each in page:
                 # what has just been erased, or came sealed for later, nobody at this node can read
                 with suppress(KeyUnavailable):
-                    yield _columns(database, vault, each)
+                    yield columns(database, vault, each)
 
 
 def _page(database: Database, after: int) -> list[StoredSegment]:
@@ -131,7 +145,8 @@ def _page(database: Database, after: int) -> list[StoredSegment]:
         return segments.page(tx, after_id=after, limit=256)
 
 
-def _columns(database: Database, vault: Vault, each: StoredSegment) -> bytes:
+def columns(database: Database, vault: Vault, each: StoredSegment) -> bytes:
+    """Return a stored segment's rows as uncompressed columns. Raises KeyUnavailable when its key or body is gone."""
     with database.read() as tx:
         body = segments.bodies(tx, [each.id]).get(each.id)
     if body is None:

@@ -47,8 +47,12 @@ class Happened:
 class Meanwhile:
     """Watches the cloud's statistics and acts."""
 
-    def __init__(self, town: Town, wearer: DeviceData, withdraw: Path, policy: bytes) -> None:
-        """``withdraw`` is the file that tells the wearer's watch; ``policy`` the first revision, as in force."""
+    def __init__(self, town: Town, wearer: DeviceData, withdraw: Path, policy: bytes, all_edges: asyncio.Lock) -> None:
+        """``withdraw`` is the file that tells the wearer's watch; ``policy`` the first revision, as in force.
+
+        ``all_edges`` is held while it is waited for every edge, so that none is taken down meanwhile.
+        """
+        self._all_edges = all_edges
         self._town = town
         self._wearer = wearer
         self._withdraw = withdraw
@@ -56,20 +60,22 @@ class Meanwhile:
 
     async def run(self) -> Happened:
         """Let both happen, one after the other. Raises NodeStopped when one of them does not."""
-        await _until(self._is_counted, f"{self._wearer.name} to be counted")
+        await until(self._is_counted, f"{self._wearer.name} to be counted")
         shown = await asyncio.to_thread(statistics, self._town.cloud)
         began = time.monotonic()
         self._withdraw.touch()
-        await _until(lambda: not self._is_counted(), f"{self._wearer.name} to be counted no longer")
-        withdrawn = time.monotonic()
-        await asyncio.to_thread(self._town.activate, second_revision(self._policy))
-        await _until(self._all_follow, "every edge to follow the second revision")
+        await until(lambda: not self._is_counted(), f"{self._wearer.name} to be counted no longer")
+        withdrawal_s = time.monotonic() - began
+        async with self._all_edges:
+            given = time.monotonic()
+            await asyncio.to_thread(self._town.activate, second_revision(self._policy))
+            await until(self._all_follow, "every edge to follow the second revision")
         return Happened(
             withdrew=self._wearer.name,
             counted_before=of_wearer(shown, self._wearer),
-            withdrawal_s=withdrawn - began,
+            withdrawal_s=withdrawal_s,
             columns_before=tuple(shown.column_names),
-            rollout_s=time.monotonic() - withdrawn,
+            rollout_s=time.monotonic() - given,
             recording=sum(node.is_running for node in self._town.devices),
         )
 
@@ -80,7 +86,8 @@ class Meanwhile:
         return all(revision(node) == SECOND for node in self._town.servers)
 
 
-async def _until(reached: Callable[[], bool], what: str) -> None:
+async def until(reached: Callable[[], bool], what: str) -> None:
+    """Wait until it is so. Raises NodeStopped when it takes too long."""
     deadline = time.monotonic() + WAIT_S_MAX
     while not await asyncio.to_thread(reached):
         if time.monotonic() > deadline:

@@ -37,6 +37,7 @@ def as_json(found: Findings) -> dict[str, Any]:
         },
         "documents": asdict(looked.documents),
         "withdrawal_and_rollout": asdict(found.happened) | asdict(looked.statistics),
+        "forgotten": asdict(found.forgotten) | {"back": list(found.leaks.back), "clean": found.forgotten.is_clean},
         "visits": [asdict(each) for each in found.visits],
         "learning": looked.learning.to_dict() if looked.learning else {"missing": looked.learning_missing},
         "leaks": asdict(found.leaks),
@@ -50,6 +51,7 @@ def show(found: Findings, console: Console) -> None:
     _show_handovers(found, console)
     _show_comparison(found, console)
     _show_policy_at_work(found, console)
+    _show_forgotten(found, console)
     _show_visits(found, console)
     _show_learning(found, console)
     _show_leaks(found, console)
@@ -121,6 +123,30 @@ def _show_policy_at_work(found: Findings, console: Console) -> None:
         f"given, while {happened.recording} watches recorded and roamed; it took {gone or 'nothing'} from the "
         f"statistics; all {len(statistics.revisions)} nodes follow revision {' and '.join(numbers)}"
     )
+
+
+def _show_forgotten(found: Findings, console: Console) -> None:
+    what, back = found.forgotten, found.leaks.back
+    held, confirmed = {each.place: each for each in what.held}, {each.place: each for each in what.confirmed}
+    table = Table("place", "had segments", "rows", "keys", "signed", "that it deleted", title="Forgetting a guest")
+    for place in dict.fromkeys([*held, *confirmed]):
+        had, said = held.get(place), confirmed.get(place)
+        before = [f"{each:,}" for each in (had.segments, had.rows, had.keys)] if had else ["none", "", ""]
+        signed = [f"after {said.seconds:.1f} s", f"{said.rows:,} rows"] if said else ["NOT", ""]
+        table.add_row(place, *before, *signed)
+    console.print(table)
+    console.print(
+        f"Asked by `{what.command}` while {what.recording} watches recorded and roamed and {what.down} was down; the "
+        f"command told that {', '.join(what.awaited) or 'nobody'} was awaited, and the watch went on asking: all had "
+        f"signed after {what.seconds:.1f} s, {what.seconds_after_return:.1f} s after that edge was started again"
+    )
+    console.print(
+        f"Search: of {what.planted} values of every tier {what.planted_found} were found before, {len(back)} "
+        f"now in any file or segment of any node; of {what.copies} copies made before, {what.copies_opened} open with "
+        f"any key that is left; of {what.keys} destroyed keys, {what.keys_left} are in any file"
+    )
+    for place, needle in back:
+        console.print(f"  NOT FORGOTTEN {needle} at {place}")
 
 
 def _show_visits(found: Findings, console: Console) -> None:

@@ -1,13 +1,14 @@
 """``datasync demo``: real recordings through real nodes, and a check of everything that is claimed.
 
 Cloud, edges and devices are processes with sockets between them. While the devices record and roam, a tap listens
-on every broker, a wearer withdraws consent and a new revision of the policy is rolled out; then what arrived is
-compared with what was recorded, the workers' views are explained and learned from, two watches visit another
-operator's edge, and everything outside the devices is searched for what is private. No figure is assumed.
+on every broker, a wearer withdraws consent, a new revision of the policy is rolled out, and a guest is forgotten; then
+what arrived is compared with what was recorded, the workers' views are explained and learned from, two watches visit
+another operator's edge, and everything outside the devices is searched for what is private. No figure is assumed.
 """
 
 import asyncio
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -22,10 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datasync.demo import findings, report
 from datasync.demo.findings import Findings
+from datasync.demo.forgetting import Forgetting, Forgotten
+from datasync.demo.guest import guest_of
+from datasync.demo.guest import needles as guest_needles
 from datasync.demo.leaks import Tap, needles, search
 from datasync.demo.meanwhile import SECOND, Happened, Meanwhile
 from datasync.demo.options import DemoOptions
-from datasync.demo.recordings import DemoData, load
+from datasync.demo.recordings import DemoData, DeviceData, load
 from datasync.demo.town import Node, Town
 from datasync.demo.visiting import visits
 from datasync.domain.errors import NodeStopped
@@ -40,6 +44,7 @@ REPORT_WIDTH = 160
 def main_demo(options: DemoOptions) -> int:
     """Run the demo and print what it found; return 0 if nothing was lost, doubled, changed or leaked."""
     console = Console(stderr=True)
+    logging.getLogger("datasync.transport").setLevel(logging.ERROR)  # an edge that is killed is lost to the tap, too
     with _folder(keep=options.keep) as folder:
         found, town = _run(options, folder, console)
         try:
@@ -77,20 +82,26 @@ async def _tapped(
     """Let everything happen, all that passes the brokers tapped, and look at what is there."""
     began = time.monotonic()
     async with Tap([(node.broker, town.caller(node)) for node in town.servers], tap):
-        happened = await _record(town, data, options, start_ms, progress)
+        guest = guest_of(data, options.seed)
+        happened, forgotten = await _record(town, data, guest, options, start_ms, progress)
         told = [findings.Told.parse(_last(node)) for node in town.devices]
         with _step(progress, "comparing every row, learning"):
             looked = await asyncio.to_thread(findings.look, town, data, told)
         with _step(progress, "visiting another operator's edge"):
             visited = await visits(town, data)
     with _step(progress, "searching for leaks"):
-        leaks = search(needles(data), tap, town.servers, town.devices)
-    return Findings(looked, told, happened, visited, leaks, time.monotonic() - began)
+        everybody = [*town.devices, town.guest]
+        leaks = search(needles(data), guest_needles(guest), tap, town.servers, everybody)
+    return Findings(looked, told, happened, forgotten, visited, leaks, time.monotonic() - began)
 
 
-async def _record(town: Town, data: DemoData, options: DemoOptions, start_ms: int, progress: Progress) -> Happened:
+async def _record(
+    town: Town, data: DemoData, guest: DeviceData, options: DemoOptions, start_ms: int, progress: Progress
+) -> tuple[Happened, Forgotten]:
     """Let the watches record and roam, and meanwhile what happens meanwhile."""
-    withdraw = town.devices[0].folder / "withdraw"
+    withdraw, all_edges = town.devices[0].folder / "withdraw", asyncio.Lock()
+    forgetting = Forgetting(town, guest, all_edges)
+    forgetting.start(options, start_ms)
     for index, node in enumerate(town.devices):
         node.run([
             *(sys.executable, "-m", "datasync.demo.watch", "--config", str(node.config)),
@@ -98,11 +109,12 @@ async def _record(town: Town, data: DemoData, options: DemoOptions, start_ms: in
             *("--start-ms", str(start_ms), "--speed", str(options.speed), "--revision", str(SECOND)),
             *(("--withdraw", str(withdraw)) if index == 0 else ()),
         ])  # fmt: skip
-    meanwhile = Meanwhile(town, data.devices[0], withdraw, policy_source())
+    meanwhile = Meanwhile(town, data.devices[0], withdraw, policy_source(), all_edges)
     async with asyncio.TaskGroup() as tasks:
         happened = tasks.create_task(meanwhile.run())
+        forgotten = tasks.create_task(forgetting.run())
         tasks.create_task(_show_progress(town, data, progress))
-    return happened.result()
+    return happened.result(), forgotten.result()
 
 
 async def _show_progress(town: Town, data: DemoData, progress: Progress) -> None:
@@ -115,7 +127,7 @@ async def _show_progress(town: Town, data: DemoData, progress: Progress) -> None
         await asyncio.sleep(POLL_S)
         for node, bar in zip(town.devices, bars, strict=True):
             progress.update(bar, completed=float(_last(node).get("rows", 0)))
-        for node in town.devices:
+        for node in (*town.devices, town.guest):
             if not node.is_running and node.process is not None and node.process.returncode:
                 raise NodeStopped(f"{node.name} failed", where=str(node.log), fix=node.log.read_text()[-2000:])
     for bar in bars:

@@ -39,6 +39,7 @@ CLOUD = node_name("acme/cloud")
 POLICY_KEY = node_name("acme/policy")
 EDGES = tuple(node_name(site.edge) for site in SITES)
 HUB = node_name("borealis/hub")
+GUEST = node_name("guest")
 TAP = node_name("tap")
 OPERATORS = ("acme", "borealis")
 ADMINISTRATOR = "administrator"
@@ -62,16 +63,20 @@ class Node:
 
     @property
     def url(self) -> str:
-        """Where its HTTP API listens."""
+        """Where its HTTP API listens, if it has one."""
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.http_port}"
 
+    @property
+    def operator(self) -> str:
+        """Who enrolled it; devices are all of one operator."""
+        return OPERATORS[0] if self.role is Role.DEVICE else operator_of(self.name)
+
     def known(self, client: str = ADMINISTRATOR) -> Known:
-        """How its HTTP API is known, and what the administrator or a worker shows there."""
+        """How its HTTP API is known, and what the administrator or a worker shows there; at a device, its own."""
         if not self.tls:
             return Known()
-        return Known(
-            self.folder / "trust" / f"{operator_of(self.name)}.pem", self.name, self.folder / "clients" / client
-        )
+        shown = self.folder / "identity" if self.role is Role.DEVICE else self.folder / "clients" / client
+        return Known(self.folder / "trust" / f"{self.operator}.pem", self.name, shown)
 
     @property
     def broker(self) -> str:
@@ -123,14 +128,18 @@ class Town:
     """All nodes of the demo. Whoever starts it stops it, whatever happens."""
 
     def __init__(self, folder: Path, devices: Sequence[tuple[str, str]], *, tls: bool = False) -> None:
-        """Enrol everybody in ``folder``; ``devices`` are names and home edges. ``tls`` is for every connection."""
+        """Enrol everybody in ``folder``; ``devices`` are names and home edges. ``tls`` is for every connection.
+
+        One more device, the guest, has an HTTP API of its own.
+        """
         self.tls = tls
         self._authorities = {operator: Authority.create(operator, system_clock()) for operator in OPERATORS}
-        ports = iter(free_ports(2 * (2 + len(EDGES))))
+        ports = iter(free_ports(2 * (2 + len(EDGES)) + 1))
         self.cloud = self._enrol(folder, CLOUD, Role.CLOUD, next(ports), next(ports))
         self.edges = [self._enrol(folder, name, Role.EDGE, next(ports), next(ports)) for name in EDGES]
         self.hub = self._enrol(folder, HUB, Role.EDGE, next(ports), next(ports))
         self.devices = [self._enrol(folder, node_name(name), Role.DEVICE) for name, _ in devices]
+        self.guest = self._enrol(folder, GUEST, Role.DEVICE, http_port=next(ports))
         policy_key = self._authorities["acme"].enrol(POLICY_KEY, Role.POLICY, now=system_clock())
         policy_key.save(self.cloud.folder / "policy-key")
         self._tap = folder / "tap"
@@ -140,20 +149,26 @@ class Town:
             self._certify(node, ADMINISTRATOR, Role.ADMIN)
         for node, (_, home) in zip(self.devices, devices, strict=True):
             node.config.write_text(self._device_config(home))
+        self.guest.config.write_text(self._device_config(EDGES[0]) + self._guest_api())
 
     @property
     def servers(self) -> list[Node]:
         """The cloud, its operator's edges, and the other operator's."""
         return [self.cloud, *self.edges, self.hub]
 
+    @property
+    def nodes(self) -> list[Node]:
+        """Every node."""
+        return [*self.servers, *self.devices, self.guest]
+
     def start(self) -> None:
         """Start the cloud's and the edges' processes."""
         for node in self.servers:
-            node.run([sys.executable, "-m", "datasync.cli.main", node.role.value, "--config", str(node.config)])
+            serve(node)
 
     def stop(self) -> None:
         """End every process."""
-        running = [node.process for node in (*self.devices, *self.servers) if node.process is not None]
+        running = [node.process for node in reversed(self.nodes) if node.process is not None]
         for process in running:
             process.terminate()
         for process in running:
@@ -166,11 +181,11 @@ class Town:
     def open(self, policy: bytes) -> None:
         """Wait for the servers, activate the policy, register its workers. Raises NodeStopped, DatasyncError."""
         for node in self.servers:
-            self._await(node, {"POLICY_MISSING"})
+            self.wait_for(node, {"POLICY_MISSING"})
         self.activate(policy)
         workers = load_policy(policy).workers.values()
         for node in self.servers:
-            self._await(node, set())
+            self.wait_for(node, set())
             for worker in workers:
                 if (worker.place.value, worker.operator) == (node.role.value, operator_of(node.name)):
                     registered = node.admin.post("v1", "admin", "workers", document={"worker": worker.id})
@@ -189,7 +204,8 @@ class Town:
         trust = Trust(authority.certificate for authority in self._authorities.values())
         return Caller(node.name, trust, calling(trust, self._tap), system_clock)
 
-    def _await(self, node: Node, allowed: set[str]) -> None:
+    def wait_for(self, node: Node, allowed: set[str]) -> None:
+        """Wait until a server is ready, but for the allowed reasons. Raises NodeStopped."""
         deadline = time.monotonic() + START_S_MAX
         while time.monotonic() < deadline:
             if not node.is_running:
@@ -228,7 +244,8 @@ class Town:
         if node.role is Role.CLOUD:
             lines += ['policy_key = "policy-key"']
         if node.role is Role.EDGE:
-            lines += [f'backbone = "{self.cloud.broker}"', f'cloud = "{CLOUD}"', "hold_s = 5.0"]
+            hold_s = 60.0 if node.name == HUB else 5.0
+            lines += [f'backbone = "{self.cloud.broker}"', f'cloud = "{CLOUD}"', f"hold_s = {hold_s}"]
         return "\n".join([*lines, "[http]", f"port = {node.http_port}", f"tls = {str(self.tls).lower()}", ""])
 
     def _device_config(self, home: str) -> str:
@@ -236,6 +253,10 @@ class Town:
         for edge in (*self.edges, self.hub):
             lines += ["[[edges]]", f'name = "{edge.name}"', f'url = "{edge.broker}"']
         return "\n".join([*lines, "[meta]", 'region = "melbourne"', ""])
+
+    def _guest_api(self) -> str:
+        token = f'admin_token_hash = "{token_hash(self.guest.admin_token)}"'
+        return "\n".join(["[api]", f"port = {self.guest.http_port}", f"tls = {str(self.tls).lower()}", token, ""])
 
 
 _COMMON = (
@@ -245,6 +266,11 @@ _COMMON = (
     'keys = "sqlite:///keys.db"',
     'node_key = "keys/node.key"',
 )
+
+
+def serve(node: Node) -> None:
+    """Start the process of a cloud or an edge."""
+    node.run([sys.executable, "-m", "datasync.cli.main", node.role.value, "--config", str(node.config)])
 
 
 def free_ports(count: int) -> list[int]:

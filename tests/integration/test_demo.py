@@ -55,3 +55,16 @@ def test_another_operator_gets_what_its_verdict_gives_and_nothing_without_consen
     assert document["exercises"] is document["hardest"] is None
     assert not agreed["linked"]
     assert (refused["rows"]["found"], refused["documents"]) == (0, [])
+
+
+def test_a_wearer_is_forgotten_everywhere_also_by_an_edge_that_was_down(report: dict[str, Any]) -> None:
+    seen = report["forgotten"]
+    held, signed = ({each["place"]: each for each in seen[what]} for what in ("held", "confirmed"))
+    assert {"guest", "acme/cbd", "acme/cloud", "borealis/hub"} <= held.keys() <= signed.keys()
+    assert seen["planted_found"] == seen["planted"] == held["guest"]["planted"] > 0
+    assert all(each["planted"] > 0 for each in held.values()), "a search that cannot find would prove nothing"
+    assert seen["down"] in seen["awaited"]
+    assert signed["borealis/hub"]["rows"] == held["borealis/hub"]["rows"] > 0
+    assert (seen["back"], seen["copies_opened"], seen["keys_left"]) == ([], 0, 0)
+    assert seen["copies"] > len(held)
+    assert seen["keys"] > len(held)
