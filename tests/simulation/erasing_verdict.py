@@ -109,18 +109,16 @@ def _check_files(simulator: ErasingSimulator, process: Process, doomed: Containe
 
 
 def _check_copies(simulator: ErasingSimulator, copies: Iterable[Copy], sessions: set[bytes]) -> None:
-    for copy in copies:
-        where = f"a copy of {copy.stream} from {copy.place}\n{simulator.describe()}"
+    for copy in {(each.stream, each.key_id): each for each in copies}.values():  # one of those under the same key
         for process in simulator.processes:
-            assert not process.vault.has(copy.stream, copy.key_id), f"{process.name} opens {where}"
-        assert not _opens(copy, sessions), f"a session key opens {where}"
+            assert not process.vault.has(copy.stream, copy.key_id), f"{process.name} opens a copy from {copy.place}"
+        opening = [session for session in sessions if _opens(copy, session)]
+        assert not opening, f"a session key opens a copy from {copy.place}\n{simulator.describe()}"
 
 
-def _opens(copy: Copy, sessions: set[bytes]) -> bool:
-    for session in sessions:
-        with suppress(Undecipherable):
-            open_body(state_key(session, copy.stream), copy.stream, copy.seq_first, copy.body)
-            return True
+def _opens(copy: Copy, session: bytes) -> bool:
+    with suppress(Undecipherable):
+        return bool(open_body(state_key(session, copy.stream), copy.stream, copy.seq_first, copy.body))
     return False
 
 
