@@ -24,7 +24,7 @@ COMMANDS = {
     "subject": ("datasync.cli.subject", "a subject's rights: where its data is, a copy of it, and that it be erased"),
     "status": ("datasync.cli.status", "show a node: policy, devices, edges, handovers"),
     "why": ("datasync.cli.why", "say why a worker sees a stored segment or row, or does not"),
-    "model": ("datasync.cli.model", "list and show the models registered at a node, and verify where one comes from"),
+    "model": ("datasync.cli.model", "register, list and show models, and verify where one comes from"),
     "handover": ("datasync.cli.handover", "start, list and show handovers"),
     "audit": ("datasync.cli.audit", "show the logs of what was read and administered, and find any change in them"),
     "keys": ("datasync.cli.keys", "make, list and rotate the key that a node's data keys are wrapped under"),

@@ -1,11 +1,13 @@
-"""``datasync model list|show|lineage|verify``: the models registered at a node, and where each comes from."""
+"""``datasync model register|list|show|lineage|verify``: the models registered at a node, and where each comes from."""
 
 import argparse
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datasync.api.artefacts import BYTES
 from datasync.cli.api_client import ApiClient, add_api, pieces
 from datasync.cli.output import add_json, print_fields, print_json, print_table, readable
 from datasync.domain.errors import ConfigError, SignatureInvalid, SignerForeign
@@ -25,6 +27,15 @@ COLUMNS = ("model", "name", "worker", "label", "state", "bytes", "streams_erased
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their arguments."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
+    register = actions.add_parser("register", help="register a model, with the token of the worker that trained it")
+    register.add_argument("file", type=Path, help="the model's bytes")
+    register.add_argument("--name", required=True, help="what to call it")
+    register.add_argument("--parent", metavar="ID", help="the model that training began with")
+    register.add_argument(
+        "--view", action="append", default=[], metavar="COLLECTION:PURPOSE:AFTER:CURSOR",
+        help="a reading that it was trained on; may be repeated",
+    )  # fmt: skip
+    register.set_defaults(run=_register)
     listing = actions.add_parser("list", help="list models, the newest first")
     listing.add_argument("--state", choices=[str(each) for each in State], help="only those in this state")
     listing.add_argument("--label", choices=[each.label for each in Tier], help="only those with this label")
@@ -43,10 +54,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--ca", type=Path, required=True, metavar="FILE", help="authority.pem of the node's operator")
     verify.add_argument("--artefact", type=Path, metavar="FILE", help="the model's bytes, to be compared")
     verify.set_defaults(run=_verify)
-    for action in (listing, show, lineage):
+    for action in (register, listing, show, lineage):
         add_api(action)
-    for action in (listing, show, lineage, verify):
+    for action in (register, listing, show, lineage, verify):
         add_json(action)
+
+
+def readable_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a model for people, each view as `register` takes it."""
+    views = [f"{each['collection']}:{each['purpose']}:{each['after']}:{each['until']}" for each in model["views"]]
+    return readable({**model, "views": views})
+
+
+def _register(arguments: argparse.Namespace) -> int:
+    query = {"name": arguments.name, "views": ",".join(arguments.view), "parent": arguments.parent}
+    try:
+        body = arguments.file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read it: {error.strerror}", where=str(arguments.file)) from error
+    with ApiClient.of(arguments).request("POST", ("v1", "models"), query, body, BYTES) as response:
+        _print(arguments, json.loads(b"".join(pieces(response))))
+    return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -55,7 +83,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(page["models"])
     elif page["models"]:
-        print_table(COLUMNS, [readable(row) for row in page["models"]])
+        print_table(COLUMNS, map(readable_model, page["models"]))
     else:
         print("no models")
     return 0
@@ -104,5 +132,4 @@ def _print(arguments: argparse.Namespace, model: Mapping[str, Any]) -> None:
     if arguments.json:
         print_json(model)
         return
-    views = [f"{each['collection']}:{each['purpose']}:{each['after']}:{each['until']}" for each in model["views"]]
-    print_fields(readable({**model, "views": views}))
+    print_fields(readable_model(model))

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from datasync.api import held
 from datasync.cli.api_client import ApiClient, add_api, pieces
+from datasync.cli.model import readable_model
 from datasync.cli.output import add_json, print_fields, print_json, print_table, readable
 from datasync.domain.errors import ConfigError
 from datasync.domain.ids import NodeName
@@ -213,7 +214,7 @@ def _print(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
         print_table(HELD, found["streams"])
     if found["models"]:
         print("\nmodels that have learned from these")
-        print_table(MODELS, map(readable, found["models"]))
+        print_table(MODELS, map(readable_model, found["models"]))
     print(f"\nerased{'' if found['erased'] else ': nothing'}")
     _print_erased(found["erased"])
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.publish
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
@@ -16,7 +18,10 @@ from datasync.protocol import cbor, envelope
 from datasync.protocol.parts import ModelLineage
 from datasync.security.identity import Role
 from datasync.security.trust import Authority
+from datasync.views.client import cursor_of, open_view
 from tests.unit.cli.conftest import Site
+
+PATIENCE_S = 30.0
 
 BODY = b"weights"
 
@@ -86,8 +91,48 @@ def test_a_record_that_is_not_a_trusted_nodes_word_or_another_models_is_refused(
     assert verified(record, "acme.cose", "acme.pem", "--artefact", str(record / "nothing")) == 1
 
 
-def test_at_a_running_node_models_are_listed(site: Site) -> None:
-    assert json.loads(site.done("model", "list", "--url", site.url("edge"), "--json")) == []
-    assert "no models" in site.done("model", "list", "--state", "retrain", "--url", site.url("edge"))
-    ended = site.datasync("model", "show", "0" * 32, "--url", site.url("edge"))
+@pytest.fixture
+def learned(site: Site) -> tuple[str, int]:
+    """The token of a worker that trains at the edge, and the cursor of a view of what a plain device published."""
+    row = {"user_id": "u4", "at": "2026-01-01T10:00:00Z", "ax": 0.25, "exercise": "ABD", "note": "secret"}
+    topic = "ds/1/d/scale-4/json/motion"
+    paho.mqtt.publish.single(topic, json.dumps(row), qos=1, hostname="127.0.0.1", port=site.broker["edge"])
+    token = json.loads(site.done("enroll", "worker", "edge-trainer", "--url", site.url("edge"), "--json"))["token"]
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        with open_view(site.url("edge"), token, "motion", "improve.train") as reader:
+            if reader.read_all().num_rows:
+                return token, cursor_of(reader)
+    raise AssertionError("the row never arrived")
+
+
+def test_a_model_is_registered_at_a_running_edge_and_goes_with_the_data_that_it_learned_from(
+    site: Site, learned: tuple[str, int], tmp_path: Path
+) -> None:
+    (token, cursor), edge, body = learned, ("--url", site.url("edge")), b"weights that learned how u4 moves"
+    (tmp_path / "stride").write_bytes(body)
+    view = f"motion:improve.train:0:{cursor}"
+    words = ("model", "register", str(tmp_path / "stride"), "--name", "stride", "--view", view)
+    model = json.loads(site.done(*words, *edge, "--json", token=token))["model"]
+    record = str(tmp_path / "record")
+    site.done("model", "lineage", model, "--output", record, *edge)
+    authority = str(site.folder / "authority" / "authority.pem")
+    site.done("model", "verify", record, "--ca", authority, "--artefact", str(tmp_path / "stride"))
+    assert "edge-private" in site.done("model", "list", "--state", "current", *edge)
+    assert model in site.done("subject", "where", "scale-4", *edge)
+
+    assert "1 deleted" in site.done("subject", "erase", "scale-4", *edge)
+    told = json.loads(site.done("model", "show", model, *edge, "--json"))
+    assert (told["state"], told["key_destroyed"], told["streams_erased"]) == ("deleted", True, 2)
+    again = site.datasync(*words, *edge, token=token)
+    assert (again.returncode, "MODEL_ERASED" in again.stderr) == (1, True)
+    assert not [path for path in site.folder.rglob("*") if path.is_file() and body in path.read_bytes()]
+
+
+def test_what_cannot_be_is_said_with_its_code(site: Site, tmp_path: Path) -> None:
+    edge = ("--url", site.url("edge"))
+    assert "no models" in site.done("model", "list", "--state", "retrain", *edge)
+    ended = site.datasync("model", "show", "0" * 32, *edge)
     assert (ended.returncode, "NOT_FOUND" in ended.stderr) == (1, True)
+    ended = site.datasync("model", "register", str(tmp_path / "nothing"), "--name", "x", *edge)
+    assert (ended.returncode, "CONFIG_INVALID" in ended.stderr) == (1, True)
