@@ -224,6 +224,31 @@ def test_a_device_that_subscribes_to_more_hears_nothing_more(run, realm, devices
     run(main())
 
 
+@pytest.mark.parametrize("role", [Role.WORKER, Role.ADMIN])
+def test_a_client_of_http_apis_with_an_edges_name_is_not_that_edge_and_hears_what_is_for_all_alone(
+    run, realm, devices, edge_broker, role: Role
+) -> None:
+    client = realm.enrol(CBD, role)
+
+    async def main() -> None:
+        async with (
+            linked(realm, edge_broker, CBD, realm.identity(CBD), *topics.UPLINKS) as edge,
+            linked(realm, edge_broker, CBD, devices[WATCH], topics.device_down(WATCH), topics.POLICY) as watch,
+            linked(realm, edge_broker, CBD, client, "#", name="acme.cbd") as other,
+        ):
+            for topic in (topics.device_down(WATCH), topics.device_up(WATCH), topics.beacon(CBD), topics.POLICY):
+                await other.publish(topic, b"forged")
+            await watch.publish(topics.device_up(WATCH), b"private")
+            assert (await edge.next()).payload == b"private"
+            await edge.publish(topics.device_down(WATCH), MARK)
+            assert b"forged" not in await until_mark(watch)
+            await edge.publish(topics.POLICY, MARK)
+            assert b"private" not in await until_mark(other)
+            assert edge.states == watch.states == other.states == [True]
+
+    run(main())
+
+
 def test_on_the_backbone_an_edge_is_heard_as_itself_alone(run, realm, devices, backbone) -> None:
     docks, hub = realm.enrol(DOCKS, Role.EDGE), realm.enrol(HUB, Role.EDGE)
     inbox = topics.edge_inbox(DOCKS)
