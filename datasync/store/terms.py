@@ -71,6 +71,12 @@ def standing_for(tx: Connection, originals: Iterable[StreamId]) -> dict[StreamId
     return {row.stream_id: _terms(row) for row in found}
 
 
+def originals(tx: Connection, streams: Iterable[StreamId]) -> dict[StreamId, StreamId]:
+    """Return what the derived ones among these streams stand for, by derived stream."""
+    found = tx.execute(select(_T.c.stream_id, _T.c.stands_for).where(_T.c.stream_id.in_(list(streams))))
+    return {StreamId(derived): StreamId(original) for derived, original in found}
+
+
 def delete(tx: Connection, streams: Iterable[StreamId]) -> None:
     """Forget the terms of streams that are forgotten."""
     tx.execute(sql_delete(_T).where(_T.c.stream_id.in_(list(streams))))

@@ -1,6 +1,7 @@
 """What is written of a view: in the decision log that it was opened or refused, and in the end what was shown.
 
-Of a worker who trains it is also written which streams it is shown, before their first row leaves.
+Of a worker who trains it is also written which streams it is shown, before their first row leaves; of one that another
+operator gave also the original, by which it is erased when the terms that name it are forgotten.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from datasync.domain.clock import Instant
 from datasync.domain.errors import AccessDenied
 from datasync.domain.ids import StreamId
 from datasync.policy.compiled import Policy
-from datasync.store import sightings
+from datasync.store import sightings, terms
 from datasync.store.decisions import Decision
 from datasync.store.sightings import Reading
 from datasync.views.batches import Chunk
@@ -41,7 +42,12 @@ class Shown:
             return None
         self.streams |= new.keys()
         reading = Reading(self.worker, self.collection, self.purpose, after, until)
-        return lambda tx: sightings.add(tx, reading, new, plan.policy.digest)
+
+        def note(tx: Connection) -> None:
+            stood_for = {original: new[derived] for derived, original in terms.originals(tx, new).items()}
+            sightings.add(tx, reading, stood_for | new, plan.policy.digest)
+
+        return note
 
     def refused(self, denied: AccessDenied, now: Instant) -> Decision:
         """Return the entry that says that the policy denies the view."""

@@ -12,9 +12,10 @@ from datasync.domain.clock import HybridTime
 from datasync.domain.ids import StreamId
 from datasync.protocol import envelope
 from datasync.protocol.parts import ModelLineage, decode_part
-from datasync.store import audit, erasures, models, segments, streams, tables
+from datasync.store import audit, erasures, models, segments, streams, tables, terms
 from datasync.store.erasures import Erased, Erasure
 from datasync.store.models import ModelId
+from datasync.store.terms import Terms
 from tests.unit.api.serving import POLICY, Answer, Api
 
 LEARNER, SCHOLAR, TRAINER = "learner", "scholar", "trainee"
@@ -125,6 +126,28 @@ def test_rows_that_were_deleted_since_they_were_shown_are_in_the_lineage_all_the
     told = register(school, LEARNER, PRIVATE, f"trips:improve.train:0:{cursor}").json
     with school.node.database.read() as tx:
         assert gone & set(models.streams_of(tx, told["model"]))
+
+
+def test_what_another_operator_gave_counts_as_the_original_too_also_when_its_terms_are_forgotten(school: Api) -> None:
+    with school.node.database.read() as tx:
+        (derived,) = _by_tier(tx, "watch-1", (1,))
+    original = StreamId("f" * 32)
+    given = Terms(
+        stream=derived,
+        stands_for=original,
+        purposes=None,
+        retain_ms=None,
+        onward=False,
+        operator="borealis",
+        rule="H1",
+        revision=1,
+    )
+    with school.node.database.write() as tx:
+        terms.add(tx, given)
+    told = trained(school, LEARNER, PRIVATE)
+    with school.node.database.write() as tx:
+        terms.delete(tx, [derived])
+        assert {original, derived} <= set(models.streams_of(tx, told["model"]))
 
 
 def test_what_was_not_read_cannot_be_named(school: Api) -> None:
