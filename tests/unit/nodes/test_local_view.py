@@ -6,7 +6,8 @@ import pytest
 from datasync.domain.errors import AccessDenied, Forbidden, NotFound
 from datasync.domain.tiers import Place
 from datasync.nodes.local_view import LocalView
-from datasync.store import decisions
+from datasync.store import decisions, sightings
+from datasync.store.sightings import Reading
 from tests.unit.views.conftest import NOW, POLICY, Site
 
 
@@ -75,3 +76,20 @@ def test_rows_that_come_while_a_view_is_read_are_not_part_of_it(device):
     put(device, 2)
     assert isinstance(batch, pa.RecordBatch)
     assert batch.num_rows + sum(each.num_rows for each in reader) == 2
+
+
+@pytest.mark.parametrize(("kind", "noted"), [("train", 3), ("infer", 0)])
+def test_of_a_worker_who_trains_the_streams_are_written_down_before_their_first_row(device, kind, noted):
+    device.activate(
+        POLICY.replace("revision: 1", "revision: 2").replace(
+            "{place: device, kind: infer", f"{{place: device, kind: {kind}"
+        )
+    )
+    put(device, 3)
+    reader = view_of(device).open(device.policy, "coach", "trips", "service.routing", 0)
+    asked = Reading("coach", "trips", "service.routing", 0, 1_000)
+    with device.database.read() as tx:
+        assert sightings.within(tx, asked) == []
+    reader.read_next_batch()
+    with device.database.read() as tx:
+        assert len(sightings.within(tx, asked)) == noted

@@ -145,6 +145,16 @@ def test_an_end_gives_documents_as_of_then(settings):
     assert [each["seen"] for each in documents(settings, until=until)] == [1]
 
 
+def test_every_chunk_says_which_streams_its_documents_are_merged_from(settings):
+    for number in range(3):
+        put(settings, device=f"watch-{number}", seen=number)
+    chunks = settings.chunks("router", collection="settings", chunk_rows=2)
+    devices = [("watch-0", "watch-1"), ("watch-2",)]
+    tiers = (Tier.EDGE_PRIVATE, Tier.PUBLIC)
+    expected = [{settings.stream(name, tier): tier for name in names for tier in tiers} for names in devices]
+    assert [dict(chunk.streams) for chunk in chunks] == expected
+
+
 def test_every_chunk_is_a_place_to_resume_from(settings):
     for number in range(7):
         put(settings, device=f"watch-{number % 3}", name=f"n{number}", seen=1)
