@@ -18,6 +18,7 @@ from functools import partial
 
 from aiohttp import web
 
+from datasync.api.audit import log_asked
 from datasync.api.backend import STARTING
 from datasync.api.problems import NotReady
 from datasync.api.service import Service
@@ -110,6 +111,8 @@ async def _admit(request: web.Request, service: Service, access: Access, peer: P
         raise Forbidden("this is for workers; an administrator opens no view")
     if not caller.is_admin and access is Access.ADMIN:
         raise Forbidden(f"this is for the administrator; who asks is worker {caller.worker}")
+    if caller.is_admin and peer is not None and request.method != "GET":
+        await log_asked(service.backend, request, peer.name)
     return caller
 
 

@@ -1,4 +1,4 @@
-"""What the API logs: views in the decision log, and in the audit log who was refused as administrator.
+"""What the API logs: views in the decision log, and in the audit log who was refused, or asked, as administrator.
 
 An entry is part of one of the node's transactions, and a view is not opened before the entry that says so is durable.
 Changes by administrators are logged where they are made.
@@ -46,6 +46,12 @@ class Logged:
 
     async def _append(self, decision: Decision) -> None:
         await self.backend.write(lambda tx: decisions.append(tx, decision))
+
+
+async def log_asked(backend: Backend, request: web.Request, name: str) -> None:
+    """Log that the administrator of this name asked for a change, before it is made."""
+    subject, now_ms = f"{request.method} {request.path}", backend.now().wall_ms
+    await backend.write(lambda tx: audit.append(tx, Event.CHANGE_ASKED, name, subject, {}, now_ms))
 
 
 class RefusedSignIns:

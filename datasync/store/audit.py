@@ -39,6 +39,9 @@ class Event(enum.StrEnum):
     ERASURE = "erasure"
     HANDOVER_STARTED = "handover-started"
     SIGN_IN_REFUSED = "sign-in-refused"
+    CHANGE_ASKED = "change-asked"
+    """An administrator whom a certificate names asked for a change; what came of it follows, without the name."""
+
     KEY_ROTATED = "key-rotated"
     LOG_CONTRADICTED = "log-contradicted"
     MODEL_REGISTERED = "model-registered"

@@ -83,13 +83,13 @@ class Tls:
         port: int = served.addresses[0][1]
         return port
 
-    def ask(self, identity: Path | None, path: str = VIEW, token: str = "") -> tuple[int, str]:
+    def ask(self, identity: Path | None, path: str = VIEW, token: str = "", *, method: str = "GET") -> tuple[int, str]:
         """Ask on a connection of its own; return the status and, if it is a problem, its code."""
 
         def whole() -> tuple[int, str]:
             node = self.connect(identity)
             try:
-                return asked(node, path, token)
+                return asked(node, path, token, method=method)
             finally:
                 node.close()
 
@@ -108,8 +108,8 @@ class Tls:
         self.node.trust.revoke(authority, RevocationList("acme", 1, system_clock().wall_ms, (entry,)))
 
 
-def asked(node: http.client.HTTPConnection, path: str, token: str = "") -> tuple[int, str]:
-    node.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
+def asked(node: http.client.HTTPConnection, path: str, token: str = "", *, method: str = "GET") -> tuple[int, str]:
+    node.request(method, path, headers={"Authorization": f"Bearer {token}"} if token else {})
     response = node.getresponse()
     body = response.read()
     return response.status, json.loads(body)["code"] if response.status >= 400 else ""
@@ -315,6 +315,20 @@ def test_who_was_refused_with_a_certificate_is_in_the_log(strict: Tls) -> None:
     assert strict.ask(strict.enrol("acme/router", Role.WORKER), "/v1/admin/node") == (401, "UNAUTHENTICATED")
     with strict.node.database.read() as tx:
         assert [entry.event for entry in audit.page(tx, after=0)] == [audit.Event.SIGN_IN_REFUSED]
+
+
+def test_which_administrator_asked_for_a_change_is_in_the_log_where_a_certificate_says_it(strict: Tls) -> None:
+    strict.node.enrol("router")
+    admin, own = strict.enrol("acme/alice", Role.ADMIN), strict.folder / "edge-acme.cbd"
+    assert strict.ask(admin, "/v1/admin/node") == (200, "")
+    assert strict.ask(own, "/v1/admin/workers/nobody", ADMIN, method="DELETE") == (404, "NOT_FOUND")
+    assert strict.ask(admin, "/v1/admin/workers/router", method="DELETE") == (204, "")
+    with strict.node.database.read() as tx:
+        said = [(entry.event, entry.actor, entry.subject) for entry in audit.page(tx, after=0)]
+    assert said == [
+        ("change-asked", "acme/alice", "DELETE /v1/admin/workers/router"),
+        ("worker-revoked", "administrator", "router"),
+    ]
 
 
 def test_the_client_shows_its_certificate_and_says_what_the_node_said(strict: Tls) -> None:
