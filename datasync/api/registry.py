@@ -53,11 +53,10 @@ class _Artefact:
 
 @dataclass(frozen=True, slots=True)
 class _Registering:
-    """One registration, when its artefact is here: what the node's transaction makes of it."""
+    """One registration, when its artefact is here: what the node's transaction makes of it, by the policy of then."""
 
     service: Service
-    policy: Policy
-    worker: Worker
+    caller: Caller
     name: str
     parent: str | None
     readings: tuple[Reading, ...]
@@ -65,14 +64,20 @@ class _Registering:
     now: Instant
 
     def write(self, tx: Connection) -> registered.Model:
-        """Keep the model. Raises NotFound, ModelGone, AccessDenied, ModelsTooMany, ViewUnread and ModelErased."""
-        if models.count(tx, self.worker.id) >= MODELS_PER_WORKER_MAX:
+        """Keep the model.
+
+        Raises Forbidden, NotFound, ModelGone, AccessDenied, ModelsTooMany, ViewUnread and ModelErased.
+        """
+        policy, worker = _trainer(self.service, self.caller)
+        if models.count(tx, worker.id) >= MODELS_PER_WORKER_MAX:
             raise ModelsTooMany(
-                f"{MODELS_PER_WORKER_MAX} models of worker {self.worker.id} are kept here",
+                f"{MODELS_PER_WORKER_MAX} models of worker {worker.id} are kept here",
                 fix="delete those that nobody needs: DELETE /v1/models/ID",
             )
-        model = self._model(lineage.trace(tx, self.readings, self._known_parent(tx)), tx)
-        match lineage.judge(tx, self.policy, model):
+        origin = lineage.trace(tx, self.readings, self._known_parent(tx, worker))
+        model = self._model(origin, policy, worker.id)
+        models.add(tx, model, self.artefact.parts, origin.streams)
+        match lineage.judge(tx, policy, model):
             case Fate.DELETE:
                 raise ModelErased("it was trained on what has been erased", fix="read the views again, and train anew")
             case Fate.RETRAIN:
@@ -82,37 +87,35 @@ class _Registering:
             case None:
                 pass
         detail = {"name": model.name, "label": model.label.label, "parent": model.parent, "digest": model.digest}
-        audit.append(tx, Event.MODEL_REGISTERED, self.worker.id, model.model, detail, self.now.wall_ms)
+        audit.append(tx, Event.MODEL_REGISTERED, worker.id, model.model, detail, self.now.wall_ms)
         return registered.told(tx, [_get(tx, model.model)])[0]
 
-    def _known_parent(self, tx: Connection) -> StoredModel | None:
+    def _known_parent(self, tx: Connection, worker: Worker) -> StoredModel | None:
         if self.parent is None:
             return None
         parent = _kept(_get(tx, self.parent))
-        lineage.require_reader(self.worker, parent, operator_of_data(self.service, self.worker))
+        lineage.require_reader(worker, parent, operator_of_data(self.service, worker))
         return parent
 
-    def _model(self, origin: Lineage, tx: Connection) -> StoredModel:
-        signed = self.service.backend.sign(ModelLineage.CONTEXT, cbor.dumps(self._record(origin).model_dump()))
-        model = StoredModel(
+    def _model(self, origin: Lineage, policy: Policy, worker: str) -> StoredModel:
+        record = self._record(origin, policy, worker)
+        return StoredModel(
             model=self.artefact.model,
             name=self.name,
-            worker=self.worker.id,
+            worker=worker,
             label=origin.label,
             purposes=origin.purposes,
             parent=None if origin.parent is None else origin.parent.model,
             views=origin.views,
-            policy_digest=self.policy.digest,
+            policy_digest=policy.digest,
             digest=self.artefact.digest,
             size_bytes=self.artefact.size_bytes,
             key_id=self.artefact.key_id,
             created_ms=self.now.wall_ms,
-            lineage=signed,
+            lineage=self.service.backend.sign(ModelLineage.CONTEXT, cbor.dumps(record.model_dump())),
         )
-        models.add(tx, model, self.artefact.parts, origin.streams)
-        return model
 
-    def _record(self, origin: Lineage) -> ModelLineage:
+    def _record(self, origin: Lineage, policy: Policy, worker: str) -> ModelLineage:
         views = [
             LineageView(
                 collection=each.collection,
@@ -126,7 +129,7 @@ class _Registering:
         return ModelLineage(
             model=self.artefact.model,
             name=self.name,
-            worker=self.worker.id,
+            worker=worker,
             node=self.service.backend.name,
             label=int(origin.label),
             parent=None if origin.parent is None else origin.parent.model,
@@ -134,7 +137,7 @@ class _Registering:
             views=views,
             streams=len(origin.streams),
             streams_digest=hashlib.sha256("".join(origin.streams).encode()).hexdigest(),
-            policy=self.policy.digest,
+            policy=policy.digest,
             digest=self.artefact.digest,
             size_bytes=self.artefact.size_bytes,
             created_ms=self.now.wall_ms,
@@ -148,9 +151,7 @@ async def register_model(call: Call[ModelRegistration, AsyncIterator[bytes]]) ->
     ModelErased.
     """
     service, asked = call.service, call.parameters
-    policy, worker = _reader(service, call.caller)
-    if worker.kind != TRAINS:
-        raise Forbidden(f"worker {worker.id} is there to {worker.kind}, and models are registered by those who train")
+    _, worker = _trainer(service, call.caller)
     readings = asked.readings(worker.id)
     for each in readings:
         call.caller.check_purpose(each.purpose)
@@ -161,7 +162,7 @@ async def register_model(call: Call[ModelRegistration, AsyncIterator[bytes]]) ->
         try:
             await _take(service, call.body, artefact)
             now = service.backend.now()
-            wanted = _Registering(service, policy, worker, asked.name, asked.parent, readings, artefact, now)
+            wanted = _Registering(service, call.caller, asked.name, asked.parent, readings, artefact, now)
             return await service.backend.write(wanted.write)
         except Exception:
             await _destroy(service, artefact.model)
@@ -221,6 +222,13 @@ async def permitted(call: Call[ModelPath, None]) -> StoredModel:
 def _reader(service: Service, caller: Caller) -> tuple[Policy, Worker]:
     policy = service.policy()
     return policy, reader_here(service, policy, caller.worker or "")
+
+
+def _trainer(service: Service, caller: Caller) -> tuple[Policy, Worker]:
+    policy, worker = _reader(service, caller)
+    if worker.kind != TRAINS:
+        raise Forbidden(f"worker {worker.id} is there to {worker.kind}, and models are registered by those who train")
+    return policy, worker
 
 
 async def _take(service: Service, arriving: AsyncIterator[bytes], artefact: _Artefact) -> None:

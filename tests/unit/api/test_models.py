@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -311,6 +312,19 @@ def test_a_body_over_the_limit_is_refused_whether_it_says_its_length_or_not(scho
 def keys_of_rows(api: Api) -> int:
     with api.node.database.read() as tx:
         return len({each.key_id for each in segments.page(tx, after_id=0, limit=1_000)})
+
+
+def test_a_model_is_judged_by_the_policy_that_is_in_force_when_it_has_arrived(school: Api) -> None:
+    cursor = read(school, LEARNER)
+    entomb(school, *streams_at(school, "watch-1"))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"some"
+        await school.node.activate_policy(policy(5, private="delete"))
+        yield b"more"
+
+    refused = register(school, LEARNER, pieces(), f"trips:improve.train:0:{cursor}")
+    assert refused.problem() == (409, "MODEL_ERASED")
 
 
 # --- what is erased before a model comes
