@@ -30,6 +30,9 @@ from datasync.security import files
 WISH = ("subject", "erase", GUEST, "--everything", "--wait", "1")
 """What the wearer says; when the command no longer waits for receipts, the watch still asks for them."""
 
+GUEST_S_MAX = 240.0
+"""How long the guest may take for one of its steps, beside watches that record as fast as the machine can."""
+
 COMPACTION_S_MAX = 20.0
 """How long files may take to let destroyed keys go: that is done at once, but after the receipt."""
 
@@ -107,7 +110,7 @@ class Forgetting:
             awaited = await asyncio.to_thread(_ask, guest)
             serve(hub)
             started = time.monotonic()
-            await until(lambda: not _where(guest)["awaited"], f"every place to forget {guest.name}")
+            await until(lambda: not _where(guest)["awaited"], f"every place to forget {guest.name}", GUEST_S_MAX)
             ended = time.monotonic()
             await asyncio.to_thread(town.wait_for, hub, set())
         opened = await asyncio.to_thread(remains.opened, town.nodes, guest.name, before.copies)
@@ -135,7 +138,7 @@ class Forgetting:
     async def _guest_has(self, step: str) -> None:
         """Wait until the guest's watch says that it has come so far."""
         log, said = self._town.guest.log, json.dumps({"step": step})
-        await until(lambda: said in log.read_text(errors="replace"), f"the guest to have {step}")
+        await until(lambda: said in log.read_text(errors="replace"), f"the guest to have {step}", GUEST_S_MAX)
 
     async def _keys_left(self, keys: Iterable[bytes]) -> int:
         deadline = time.monotonic() + COMPACTION_S_MAX

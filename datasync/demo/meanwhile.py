@@ -86,12 +86,12 @@ class Meanwhile:
         return all(revision(node) == SECOND for node in self._town.servers)
 
 
-async def until(reached: Callable[[], bool], what: str) -> None:
+async def until(reached: Callable[[], bool], what: str, wait_s: float = WAIT_S_MAX) -> None:
     """Wait until it is so. Raises NodeStopped when it takes too long."""
-    deadline = time.monotonic() + WAIT_S_MAX
+    deadline = time.monotonic() + wait_s
     while not await asyncio.to_thread(reached):
         if time.monotonic() > deadline:
-            raise NodeStopped(f"waited {WAIT_S_MAX:.0f} s for {what} in vain")
+            raise NodeStopped(f"waited {wait_s:.0f} s for {what} in vain")
         await asyncio.sleep(POLL_S)
 
 
