@@ -29,6 +29,9 @@ from datasync.security.trust import Authority, Trust
 ISSUED_FOLDER = "issued"
 LIST_FILE = "revoked.cose"
 
+CRL_MODE = 0o644
+"""Brokers read it, whoever they run as; it says nothing secret."""
+
 
 def configure(kinds: Any) -> None:
     """Declare the actions among those of ``datasync enroll``."""
@@ -73,7 +76,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
     for path in (arguments.authority / LIST_FILE, arguments.out):
         replace_file(path, signed)
     if arguments.crl_out is not None:
-        replace_file(arguments.crl_out, crl(listed, own, authority.key))
+        replace_file(arguments.crl_out, crl(listed, own, authority.key), CRL_MODE)
     print_result(arguments, {"operator": listed.operator, "number": listed.number, "revoked": _names(entries)})
     return 0
 

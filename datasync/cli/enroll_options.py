@@ -32,14 +32,20 @@ def print_result(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         print_fields(result)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in place of the one that may be there; private, as all here are."""
+def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file whole or not at all, in place of the one that may be there, whose owner it stays.
+
+    It is private unless ``mode`` says otherwise. Where root enrols, brokers run as somebody else, and go on reading it.
+    """
     draft = path.with_name(f".{path.name}.draft")
     try:
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
             file.flush()
+            os.fchmod(file.fileno(), mode)
+            if os.geteuid() == 0 and path.exists():
+                os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:

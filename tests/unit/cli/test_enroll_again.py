@@ -1,6 +1,8 @@
 """``datasync enroll revoke|renew``: lists that nodes and brokers take, and certificates that go on."""
 
 import json
+import os
+import stat
 import time
 from pathlib import Path
 
@@ -122,3 +124,13 @@ def test_another_authority_cannot_renew(site: Site, tmp_path: Path) -> None:
     before = (home / "identity" / "certificate.pem").read_bytes()
     assert main(["enroll", "renew", "--folder", str(home), "--authority", str(other.authority)]) == 1
     assert (home / "identity" / "certificate.pem").read_bytes() == before
+
+
+def test_a_broker_that_runs_as_somebody_else_goes_on_reading_its_files(site: Site) -> None:
+    broker = site.folder / "acme.cbd" / "broker" / "certificate.pem"
+    owner = 65_534 if os.geteuid() == 0 else os.geteuid()
+    os.chown(broker, owner, -1)
+    site.revoke("watch-1")
+    assert main(["enroll", "renew", "--folder", str(broker.parents[1]), "--authority", str(site.authority)]) == 0
+    assert (broker.stat().st_uid, stat.S_IMODE(broker.stat().st_mode)) == (owner, 0o600)
+    assert stat.S_IMODE((site.folder / "crl.pem").stat().st_mode) == 0o644
