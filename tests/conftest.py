@@ -24,17 +24,17 @@ SUPERUSER = "postgres"
 
 
 class PostgresCluster:
-    """A running cluster. ``database`` makes databases of it, ``drop`` removes them."""
+    """A running cluster, whose socket is in ``folder``. ``database`` makes databases of it, ``drop`` removes them."""
 
     def __init__(self, binaries: Path) -> None:
-        self._binaries = binaries
-        self._folder = Path(tempfile.mkdtemp(prefix="datasync-pg-"))
-        self._data = self._folder / "data"
+        self.binaries = binaries
+        self.folder = Path(tempfile.mkdtemp(prefix="datasync-pg-"))
+        self._data = self.folder / "data"
         self._numbers = itertools.count(1)
         # initdb and postgres refuse to run as root.
         self._user = SUPERUSER if os.geteuid() == 0 else None
         if self._user is not None:
-            shutil.chown(self._folder, self._user)
+            shutil.chown(self.folder, self._user)
 
     def start(self) -> None:
         self._run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", f"--username={SUPERUSER}")
@@ -50,16 +50,16 @@ class PostgresCluster:
             self._begin()
 
     def _begin(self) -> None:
-        options = f"-k {self._folder} -c listen_addresses='' -c max_connections=200 -c shared_buffers=32MB"
-        self._run("pg_ctl", "start", "--wait", "--silent", "--log", str(self._folder / "log"), "--options", options)
+        options = f"-k {self.folder} -c listen_addresses='' -c max_connections=200 -c shared_buffers=32MB"
+        self._run("pg_ctl", "start", "--wait", "--silent", "--log", str(self.folder / "log"), "--options", options)
 
     def stop(self) -> None:
         if (self._data / "postmaster.pid").exists():
             self._run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
 
     def url(self, name: str) -> str:
-        query = {"host": str(self._folder)}
+        query = {"host": str(self.folder)}
         url = URL.create("postgresql+psycopg", username=SUPERUSER, database=name, query=query)
         return url.render_as_string(hide_password=False)
 
@@ -103,15 +103,15 @@ class PostgresCluster:
     def _sql(self, statement: str) -> object:
         import psycopg
 
-        with psycopg.connect(host=str(self._folder), user=SUPERUSER, autocommit=True) as connection:
+        with psycopg.connect(host=str(self.folder), user=SUPERUSER, autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             row = cursor.fetchone() if cursor.description else None
         return row[0] if row else None
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._binaries / program), "--pgdata", str(self._data), *arguments]
+        command = [str(self.binaries / program), "--pgdata", str(self._data), *arguments]
         # Output goes to a file: the server inherits it, so a pipe would stay open for as long as the server runs.
-        with (self._folder / "output").open("w+") as output:
+        with (self.folder / "output").open("w+") as output:
             ended = subprocess.run(
                 command, stdout=output, stderr=output, cwd="/", user=self._user, group=self._user, check=False
             )
