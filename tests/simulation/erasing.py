@@ -18,12 +18,16 @@ from datasync.domain.tiers import Tier
 from datasync.nodes.node import Erase, Input, Move
 from datasync.store import compaction, erasures, segments, streams, tables, terms
 from datasync.store.compaction import KEYS, ROWS
+from datasync.transport.link import Packet
 from tests.simulation.simulator import Simulator, stem
 from tests.simulation.world import Process, Walk, Wish
 
 AWAY_MS = (2_000, 20_000)
 """How long an edge stays down or cut off while a wish is told."""
 
+
+LATE_MS = (500, 5_000)
+"""How long a message is on its way while messages are late."""
 
 HEAD_BYTES = 24
 """How much of a body or of a wrapped key is looked for in files: enough to be found nowhere by chance."""
@@ -38,10 +42,11 @@ _BACK = union_all(*(
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A body that a place stored, and under which key."""
+    """A body that a place stored; ``original`` is the stream itself, or the one that it stands for."""
 
     place: NodeName
     stream: StreamId
+    original: StreamId
     key_id: str
     seq_first: int
     body: bytes
@@ -83,24 +88,35 @@ class ErasingSimulator(Simulator):
         self.granted: list[Asked] = []
         """Wishes that became durable, in the order in which they did."""
         self._asked: dict[int, Asked] = {}
+        self._late_until_ms = 0
         super().__init__(seed, folder, devices=devices, rows=rows, fault_ms=fault_ms)
 
     def live(self, walk: Walk) -> None:
-        """Sometimes the subject wants to be forgotten, by then or on the way to another edge."""
+        """Sometimes the subject wants to be forgotten: while an edge is away, messages are late or the device moves."""
         if self.now_ms < self.fault_ms and self.moods.random() < self.wishing:
             moment = self.moods.random()
             if moment < 0.3:
                 self._away(self.moods.choice(list(self.edges.values())))
-            if moment > 0.7:
+            elif moment < 0.6:
+                self._late_until_ms = self.now_ms + 2_000
+            else:
                 self._move(walk)
-            self.wish(walk)
-            if self.moods.random() < 0.3:
-                self._after(self.moods.randint(0, 1_000), lambda: self.wish(walk))
+            for _ in range(self.moods.choice([1, 1, 2])):
+                self._after(self.moods.randint(0, 1_500), lambda: self.wish(walk))
         super().live(walk)
+
+    def publish(self, process: Process, link: str, packet: Packet) -> None:
+        """Let a packet go on its way, at times seconds later."""
+        publish = super().publish
+        if self.now_ms < self._late_until_ms and self.moods.random() < 0.3:
+            self.counts["late messages"] += 1
+            self._after(self.moods.randint(*LATE_MS), lambda: publish(process, link, packet))
+        else:
+            publish(process, link, packet)
 
     def wish(self, walk: Walk) -> None:
         """Let the subject of a device want to be forgotten, as far as it likes."""
-        if walk.process.node is None:
+        if walk.process.node is None or self.now_ms >= self.fault_ms:
             return
         ticket, everything = next(self.tickets), self.moods.random() < 0.5
         collection = self.moods.choice([None, "steps"])
@@ -176,11 +192,12 @@ class ErasingSimulator(Simulator):
 def _stored(process: Process, originals: Iterable[StreamId]) -> Iterator[Copy]:
     """Yield what a node has stored of streams, and of those that stand for them there."""
     with process.database.read() as tx:
-        for stream in (*originals, *terms.standing_for(tx, originals)):
+        derived = {stream: each.stands_for for stream, each in terms.standing_for(tx, originals).items()}
+        for stream, original in {**dict(zip(originals, originals, strict=True)), **derived}.items():
             found = segments.of_stream(tx, stream)
             bodies = segments.bodies(tx, [each.id for each in found])
             for each in found:
-                yield Copy(process.name, stream, each.key_id, each.seq_first, bodies[each.id])
+                yield Copy(process.name, stream, original, each.key_id, each.seq_first, bodies[each.id])
 
 
 def _wrapped(process: Process, of_streams: set[StreamId]) -> Iterator[WrappedKey]:

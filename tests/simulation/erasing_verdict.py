@@ -80,7 +80,7 @@ def _check_receipts(simulator: ErasingSimulator, asked: Asked, gone: set[StreamI
         signers[each.stream].add(_signer(simulator, each.stream, each.signed))
     held_by: dict[StreamId, set[NodeName]] = {}
     for copy in asked.copies:
-        held_by.setdefault(copy.stream, set()).add(copy.place)
+        held_by.setdefault(copy.original, set()).add(copy.place)
     for stream, tier in asked.tiers.items():
         if asked.wish.everything or tier <= Place.EDGE.highest_tier:
             told = {simulator.cloud.name} if tier <= Place.EDGE.highest_tier else set()

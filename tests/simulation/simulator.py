@@ -135,7 +135,7 @@ class Simulator:
                 self.deliver_input(walk.process, Move(next(self.tickets), target, planned))
             elif walk.next_row < walk.rows:
                 self._record(walk)
-        if walk.next_row < walk.rows or self.now_ms < self.fault_ms:
+        if walk.process.node is None or walk.next_row < walk.rows or self.now_ms < self.fault_ms:
             self._after(self.chance.randint(200, 1_500), lambda: self.live(walk))
 
     def _record(self, walk: Walk) -> None:
