@@ -1,10 +1,10 @@
 """The search for leaks: is anything that is private to its user anywhere but on its user's device?
 
 Looked for are planted strings, the users' names, and exact coordinates as they are in memory and as text. Looked
-through are the files of the edges and the cloud (databases, logs of the databases, logs of the processes), all that
-passed the brokers, and, since what is encrypted hides a leak from such a search, every segment that the edges and the
-cloud hold, decrypted with their own keys. The same search over the decrypted segments of the devices must find
-everything: a search that cannot find would prove nothing.
+through are all files of the edges and the cloud, all that passed the brokers, and, since what is encrypted hides a leak
+from such a search, every segment that the edges and the cloud hold, decrypted with their own keys. The same search over
+the decrypted segments of the devices must find everything: a search that cannot find would prove nothing. What all
+nodes should have forgotten is looked for in the same places, and in the devices' files and segments, too.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ def needles(data: DemoData) -> dict[str, bytes]:
 def search(
     wanted: dict[str, bytes], forgotten: dict[str, bytes], tap: Path, servers: Sequence[Node], devices: Sequence[Node]
 ) -> Search:
-    """Look through everything. ``forgotten`` is to be at no node, on no device either. See the module."""
+    """Look through everything for what is ``wanted`` on devices alone, and what is ``forgotten``. See the module."""
     in_memory = {name for name in wanted if not name.endswith("as text")}
     leaked: set[tuple[str, str]] = set()
     back: set[tuple[str, str]] = set()
