@@ -134,6 +134,10 @@ def nothing_is_lost(reader: Reader, _: str) -> None:
     assert reader.run(view).count("user_id") == 1
 
 
+def is_ready_again(reader: Reader, _: str) -> None:
+    nodes_are_ready(reader)
+
+
 def is_logged(_: Reader, printed: str) -> None:
     assert "worker-enrolled" in printed
 
@@ -210,6 +214,7 @@ AFTER: dict[str, Callable[[Reader, str], None]] = {
     "kill -9": nothing_is_lost,
     "datasync subject erase --config": all_places_confirmed,
     "--crl revoked.pem": is_refused_at_the_broker,
+    "datasync db check": is_ready_again,
     "v1/admin/audit": is_logged,
     "--output rows.arrow": read_to,
     "model register": has_an_id,
