@@ -158,11 +158,9 @@ class Compacting:
         self._done.labels(job.what, "failed").inc()
 
     def _rewrite_keys(self) -> None:
-        """Data keys, and the session keys beside the rows, which otherwise go with the rows where those are many."""
+        """Data keys, and where dead rows stay also the session keys, whose table is small; elsewhere with the rows."""
         self._vault.compact()
-        with self._database.read() as tx:
-            is_small = compaction.size_bytes(tx, SESSIONS) <= SMALL_BYTES
-        if is_small:
+        if self._database.rewrites_tables:
             self._database.compact(SESSIONS)
 
     def _rewrite_rows(self) -> None:

@@ -87,6 +87,11 @@ class Database:
                 compaction.rewrite_postgres(connection.execution_options(isolation_level="AUTOCOMMIT"), of)
         self.checkpoint()
 
+    @property
+    def rewrites_tables(self) -> bool:
+        """Whether single tables can be compacted; where not, it is the whole database or nothing."""
+        return self._writer.dialect.name == "postgresql"
+
     def close(self) -> None:
         """Close all connections and give the lock back. Harmless when repeated."""
         self._writer.dispose()

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 
 from datasync.domain.clock import Instant
 from datasync.nodes import compacting
@@ -17,6 +18,7 @@ from datasync.store import compaction, engines, tables
 from datasync.store.compaction import KEYS, ROWS, State
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
+from tests.conftest import PostgresCluster
 from tests.unit.nodes.wire import POLICY
 
 HOUR_MS = 3_600_000
@@ -159,3 +161,27 @@ def test_a_node_rests_after_a_long_rewriting(bench: Bench, monkeypatch: pytest.M
     bench.now_ms = ended_ms + 20 * 10_000
     bench.work()
     assert not bench.owed(KEYS)
+
+
+def test_on_postgresql_former_session_keys_go_with_the_keys(
+    tmp_path: Path, postgres_url: str, postgres_cluster: PostgresCluster
+) -> None:
+    bench = Bench(Database.open(postgres_url), Database.open(f"sqlite:///{tmp_path}/keys.db"))
+    former, present = (bytes([number]) * 60 for number in (0xA5, 0x5A))
+    zeros = dict.fromkeys(("incarnation", "epoch", "since_ms", "updated_ms"), 0)
+    row = {"device": "watch-7", "state": "held", "session_key": former, "owes": False, "detail": "{}", **zeros}
+    with bench.database.write() as tx:
+        tx.execute(tables.attachments.insert(), row)
+    with bench.database.write() as tx:
+        tx.execute(tables.attachments.update().values(session_key=present))
+
+    def held(secret: bytes) -> bool:
+        name = make_url(postgres_url).database or ""
+        return any(secret in contents for contents in postgres_cluster.files(name).values())
+
+    assert (held(former), held(present)) == (True, True)
+    bench.owe(KEYS)
+    bench.work(None)
+    assert (held(former), held(present)) == (False, True)
+    bench.database.close()
+    bench.keys.close()
