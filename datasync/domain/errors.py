@@ -188,6 +188,12 @@ class SegmentInvalid(MessageError):
     code = "SEGMENT_INVALID"
 
 
+class CheckpointInvalid(SegmentInvalid):
+    """A checkpoint is malformed, or signs what the segments here are not."""
+
+    code = "CHECKPOINT_INVALID"
+
+
 class SegmentConflict(SegmentInvalid):
     """A segment claims sequence numbers that another segment already has."""
 

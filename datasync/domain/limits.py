@@ -28,6 +28,13 @@ CONSENTS_PER_DEVICE_MAX = 1_024
 """Statements of one device, one for each stream and purpose: they move together, in one message."""
 
 SEGMENTS_PER_MESSAGE_MAX = 512
+CHECKPOINT_SEGMENTS_MAX = 64
+"""Segments that one signature of their stream is over; one entry has at most 56 bytes."""
+
+CHECKPOINT_BYTES_MAX = 4_096
+CHECKPOINTS_CARRIED_MAX = 128
+"""Checkpoints that an attach and a fence carry: those that the edge before may not have heard of."""
+
 JSON_ROWS_MAX = 10_000
 JSON_BYTES_MAX = 1 << 20
 POLICY_BYTES_MAX = 1 << 20
@@ -58,6 +65,9 @@ WINDOW_BYTES = 4 << 20
 
 FLUSH_ROWS = 1_000
 FLUSH_MS = 200
+SIGN_MS = 200
+"""A device signs a collection again after so long at the earliest, unless many rows are unsigned."""
+
 BATCH_BYTES_MAX = 512 << 10
 """Columns of one batch of recorded rows in memory; a larger one is cut, so that its layers fit a segment each and a
 message together, whatever transforms make of them."""

@@ -17,7 +17,7 @@ from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place, Tier
 from datasync.protocol.parts import DerivedStream
 from datasync.security.vault import Vault
-from datasync.store import erasures, segments, streams, terms
+from datasync.store import checkpoints, erasures, segments, streams, terms
 from datasync.store.claims import claim
 from datasync.store.streams import Stream
 from datasync.store.terms import Terms
@@ -65,6 +65,8 @@ def expire(tx: Connection, vault: Vault, now: Instant) -> int:
     """Erase the segments whose time is over, and the keys of streams that have no others; return how many."""
     over = terms.expired(tx, now.wall_ms)
     gone = segments.delete_these(tx, [number for _, number in over])
+    for stream in dict(over):
+        checkpoints.delete_idle(tx, stream)
     vault.destroy(stream for stream in dict(over) if not segments.of_stream(tx, stream))
     return gone
 

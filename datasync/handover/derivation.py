@@ -27,18 +27,10 @@ from datasync.policy.document import Hmac
 from datasync.policy.transforms import PSEUDONYM_HEX_DIGITS, Step
 from datasync.protocol import segment
 from datasync.protocol.segment import Header, Meta, Segment
+from datasync.store.opening import Layer
 
 PseudonymKey = Callable[[str], bytes]
 """The giver's 32-byte key for the receiving operator, by the transform that made the pseudonyms."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer of a batch: its segment's header, its rows, and their sequence numbers."""
-
-    header: Header
-    batch: pa.RecordBatch
-    numbers: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +124,14 @@ class Cut:
         }
 
 
-def sign(layer: Layer, key: Ed25519PrivateKey) -> Segment:
-    """Return the layer as a segment of the stream that ``key`` signs.
+def as_segment(layer: Layer, key: Ed25519PrivateKey) -> Segment:
+    """Return the layer as a segment of the stream whose key this is.
 
     The segment names none before it: of a derived stream, what has expired or is there already was left out.
     """
     public_key = key.public_key().public_bytes_raw()
     header = replace(layer.header, stream=stream_id(public_key), public_key=public_key, previous="")
-    return segment.encode(header, layer.batch, layer.numbers - header.seq_first, key)
+    return segment.encode(header, layer.batch, layer.numbers - header.seq_first, segment.salt_of(header, key))
 
 
 def pseudonyms(column: pa.Array, key: bytes) -> pa.Array:

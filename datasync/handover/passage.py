@@ -8,7 +8,7 @@ goes on only if they say so, and on terms that are no wider.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,21 +21,23 @@ from datasync.domain.errors import (
     PolicyError,
     PolicyMissing,
     RecordError,
-    SegmentInvalid,
 )
 from datasync.domain.ids import NodeName, StreamId, operator_of, stream_id
+from datasync.domain.limits import CHECKPOINT_SEGMENTS_MAX
 from datasync.domain.ranges import RangeSet
 from datasync.handover import transfer
-from datasync.handover.derivation import Cut, Layer, sign
+from datasync.handover.derivation import Cut, as_segment
 from datasync.handover.rulings import DROP, Ruling, rule
 from datasync.policy.compiled import Collection, Policy, Verdict
 from datasync.policy.loading import load
-from datasync.protocol import cbor, segment
+from datasync.protocol import cbor, checkpoint
+from datasync.protocol.checkpoint import Checkpoint, Entry
 from datasync.protocol.parts import DerivedStream, SealedSegment, StreamNote
 from datasync.protocol.segment import Segment
 from datasync.security.identity import Identity
 from datasync.security.vault import Vault, key_id, seal_body, state_key
-from datasync.store import consents, policies, segments, streams, terms
+from datasync.store import checkpoints, consents, policies, segments, streams, terms
+from datasync.store.opening import open_layer
 from datasync.store.segments import StoredSegment
 from datasync.store.streams import Stream
 from datasync.store.terms import Terms
@@ -52,6 +54,17 @@ class Tally:
     given_rows: int = 0
     kept_segments: int = 0
     kept_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What goes in one message: segments as they travel, and the checkpoints that sign them."""
+
+    segments: list[SealedSegment]
+    checkpoints: list[bytes]
+
+
+NO_PARCEL = Parcel([], [])
 
 
 class Passage:
@@ -88,9 +101,9 @@ class Passage:
 
     @property
     def ahead(self) -> list[StoredSegment]:
-        """What may go before the device does: original segments."""
+        """What may go before the device does: original segments that are signed."""
         first = {stream_id(note.public_key) for note in self.originals}
-        return [each for each in self.segments if each.stream in first]
+        return [each for each in self.segments if each.stream in first and each.checkpoint is not None]
 
     @property
     def manifest(self) -> dict[StreamId, RangeSet]:
@@ -107,18 +120,26 @@ class Passage:
         session_key: bytes,
         message: Iterable[StoredSegment],
         entropy: Callable[[int], bytes],
-    ) -> tuple[list[SealedSegment], list[StoredSegment]]:
-        """Return segments of this passage as they travel, and the unreadable, as :func:`transfer.reseal` does."""
+    ) -> tuple[Parcel, list[StoredSegment]]:
+        """Return segments of this passage as they travel, with what signs them, and those that cannot be read."""
         as_they_are: list[StoredSegment] = []
         lots: dict[Batch, list[StoredSegment]] = {}
         for each in message:
             (lots.setdefault(_batch(each), []) if each.stream in self._keys else as_they_are).append(each)
         sealed, unreadable = transfer.reseal(tx, vault, session_key, as_they_are, entropy)
+        signatures = [each.body for each in checkpoints.of_segments(tx, [each.id for each in as_they_are])]
+        made_of: dict[StreamId, list[Segment]] = {}
         for lot in lots.values():
             made = self._made(tx, vault, lot[0])
-            sealed += [_sealed(made[each.stream], session_key, entropy) for each in lot if each.stream in made]
-            unreadable += [each for each in lot if each.stream not in made]
-        return sealed, unreadable
+            for each in lot:
+                if each.stream in made:
+                    made_of.setdefault(each.stream, []).append(made[each.stream])
+                else:
+                    unreadable.append(each)
+        for stream, derived in made_of.items():
+            sealed += [_sealed(each, session_key, entropy) for each in derived]
+            signatures += [each.data for each in _signed(derived, self._keys[stream])]
+        return Parcel(sealed, signatures), unreadable
 
     def _take(self, tx: Connection, device: NodeName) -> None:
         known, held_on = streams.of_device(tx, device), terms.of_device(tx, device)
@@ -158,7 +179,8 @@ class Passage:
         public_key = key.public_key().public_bytes_raw()
         self.derived.append(_as_told(replace(stream, stream=made, public_key=public_key), narrowed))
         self._keys[made] = key
-        given = self._in_time(held, narrowed.retain_ms)
+        signed = [each for each in held if each.checkpoint is not None]  # this edge vouches for what it makes of them
+        given = self._in_time(signed, narrowed.retain_ms)
         for each in given:
             self._batches.setdefault(_batch(each), {})[made] = each
         return [replace(each, stream=made) for each in given]
@@ -201,9 +223,9 @@ class Passage:
         held = self._batches[_batch(one)]
         bodies = segments.bodies(tx, [each.id for each in held.values()])
         try:
-            layers = [_opened(vault, each, bodies.get(each.id, b"")) for each in held.values()]
+            layers = [open_layer(vault, each, bodies.get(each.id, b"")) for each in held.values()]
             made = self._cut(one.collection).layers(layers, self._collection(tx, one))
-            return {stream: sign(layer, self._keys[stream]) for stream, layer in zip(held, made, strict=False)}
+            return {stream: as_segment(layer, self._keys[stream]) for stream, layer in zip(held, made, strict=False)}
         except (KeyUnavailable, BodyDamaged, MessageError, PolicyError, RecordError):
             return {}
 
@@ -259,14 +281,15 @@ def _batch(each: StoredSegment) -> Batch:
     return each.captured.pack(), each.collection, each.seq_first
 
 
-def _opened(vault: Vault, each: StoredSegment, body: bytes) -> Layer:
-    data = vault.decrypt(each.stream, each.key_id, each.seq_first, body)
-    arrived = segment.parse(data, verified=each.verified)
-    header = arrived.header
-    place = (header.stream, header.collection, header.tier, header.seq_first, header.seq_last, header.policy_digest)
-    if place != (each.stream, each.collection, each.tier, each.seq_first, each.seq_last, each.policy_digest):
-        raise SegmentInvalid(f"the segment at {each.seq_first} of stream {each.stream} is not what was announced")
-    return Layer(header, *segment.rows(arrived))
+def _signed(made: list[Segment], key: Ed25519PrivateKey) -> Iterator[Checkpoint]:
+    """Sign derived segments: their giver vouches for them, as their streams' keys are its own."""
+    entries = sorted((Entry(each.header.seq_first, each.header.seq_last, each.hash) for each in made), key=_first)
+    for start in range(0, len(entries), CHECKPOINT_SEGMENTS_MAX):
+        yield checkpoint.sign(entries[start : start + CHECKPOINT_SEGMENTS_MAX], key)
+
+
+def _first(entry: Entry) -> int:
+    return entry.seq_first
 
 
 def _sealed(made: Segment, session_key: bytes, entropy: Callable[[int], bytes]) -> SealedSegment:

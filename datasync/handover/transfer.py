@@ -17,10 +17,11 @@ from datasync.domain.ids import NodeName, StreamId, stream_id
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place, Tier
 from datasync.domain.window import Window
+from datasync.protocol import checkpoint
 from datasync.protocol.parts import SealedSegment, SessionKeys, StreamNote
 from datasync.protocol.segment import Header
 from datasync.security.vault import Vault, key_id, seal_body, state_key
-from datasync.store import erasures, segments, streams
+from datasync.store import checkpoints, erasures, segments, streams
 from datasync.store.batches import batches, belongs, pack
 from datasync.store.claims import claim, is_known
 from datasync.store.segments import NewSegment, State, StoredSegment
@@ -167,15 +168,17 @@ def arrive(
     tx: Connection,
     known: Mapping[StreamId, Stream],
     sealed: Sequence[SealedSegment],
+    signatures: Iterable[bytes],
     *,
-    visible: bool,
     rivals: Mapping[StreamId, Set[StreamId]] = NO_RIVALS,
 ) -> tuple[int, int]:
-    """Store what is new of a handover's segments as they are, still sealed; return how many segments and rows.
+    """Store what is new of a handover's segments as they are, still sealed, and their checkpoints, to be verified.
+
+    Returns how many segments and rows.
 
     ``known`` are the device's streams, ``rivals`` by derived stream those others that have the same rows: what is here
-    of a rival is claimed, but not stored; of an erased stream nothing is taken. A segment is verified later, before
-    anybody is shown it. Raises StreamForeign, SegmentInvalid, SegmentConflict; then nothing was stored.
+    of a rival is claimed, but not stored; of an erased stream nothing is taken. Raises StreamForeign, SegmentInvalid,
+    SegmentConflict; then nothing was stored.
     """
     gone = erasures.among(tx, {each.stream for each in sealed} - known.keys())
     sealed = [each for each in sealed if each.stream not in gone]
@@ -191,11 +194,14 @@ def arrive(
         claimed.add(each.stream)
         same = (have[other] for other in rivals.get(each.stream, ()) if other in have)
         if not any(held.touches(each.seq_first, each.seq_last) for held in same):
-            new.append(_stored(each, visible))
+            new.append(_stored(each))
     segments.append(tx, new)
     safe = _safe_ranges(known, sealed)
     streams.put_have(tx, {stream: have[stream] for stream in claimed})
     streams.put_safe(tx, safe)
+    for stored in new:
+        checkpoints.verify_again(tx, known[stored.stream], stored.seq_first, stored.seq_last)
+    checkpoints.arrive(tx, map(checkpoint.parse, signatures), known)
     return len(new), sum(each.rows for each in new)
 
 
@@ -235,9 +241,7 @@ def _check_against(stream: Stream, each: SealedSegment) -> None:
         raise SegmentInvalid(f"stream {each.stream}: {each.rows} rows cannot be {each.seq_first}..{each.seq_last}")
 
 
-def _stored(each: SealedSegment, visible: bool) -> NewSegment:
-    settled = State.SAFE if each.safe else State.LOCAL
-    owed = visible and Tier(each.tier) is Tier.PUBLIC and not each.safe
+def _stored(each: SealedSegment) -> NewSegment:
     return NewSegment(
         stream=each.stream,
         collection=each.collection,
@@ -253,10 +257,9 @@ def _stored(each: SealedSegment, visible: bool) -> NewSegment:
         meta=each.meta,
         hash=each.hash,
         key_id=each.key_id,
-        state=State.WAITING if owed else settled,
-        verified=False,
+        state=State.SAFE if each.safe else State.LOCAL,
         body=each.body,
-        visible=visible,
+        visible=False,
     )
 
 

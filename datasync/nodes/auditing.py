@@ -15,8 +15,8 @@ from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.errors import MessageError, SignerForeign
 from datasync.domain.ids import NodeName
 from datasync.domain.limits import CONTROL_BYTES_MAX
+from datasync.nodes.links import BACKBONE
 from datasync.nodes.node import Node, Turn
-from datasync.nodes.source import BACKBONE
 from datasync.protocol import cbor, cose, envelope, topics
 from datasync.protocol.messages import Countersigned, Heads
 from datasync.protocol.parts import HeadStatement, LogHead, decode_part

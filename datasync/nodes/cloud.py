@@ -18,13 +18,13 @@ from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import take_consents
 from datasync.nodes.edge import note_peer
 from datasync.nodes.erasing import Erasing
+from datasync.nodes.links import BACKBONE
 from datasync.nodes.node import Activate, Input, Install, Kit, LinkChange, Node, Outgoing, Revoke, StartHandover, Turn
 from datasync.nodes.purging import Purging
 from datasync.nodes.replays import LatestBeacons
 from datasync.nodes.retention import Retention
 from datasync.nodes.revoking import Revoking
 from datasync.nodes.rollout import Rollout
-from datasync.nodes.source import BACKBONE
 from datasync.policy.compiled import Policy
 from datasync.protocol import topics
 from datasync.protocol.messages import Active, Advise, Beacon, Forward, Registered, Stored
@@ -33,7 +33,7 @@ from datasync.security.identity import Identity, Role
 from datasync.security.trust import Peer
 from datasync.store import attachments, policies, streams
 from datasync.store.attachments import Attachment
-from datasync.sync.receiver import receive
+from datasync.sync.receiver import receive_signed
 
 
 class CloudNode(Node):
@@ -135,7 +135,7 @@ class CloudNode(Node):
         self.send(turn, BACKBONE, topics.edge_in(NodeName(row.edge), self.name), advise)
 
     def _on_forward(self, turn: Turn, peer: Peer, forward: Forward) -> None:
-        receipt = receive(turn.tx, self.kit.vault, self.place, None, forward.segments, turn.now)
+        receipt = receive_signed(turn.tx, self.kit.vault, self.place, forward.segments, forward.checkpoints, turn.now)
         turn.count("stored", "rows", receipt.rows)
         turn.count("stored", "segments", receipt.segments)
         turn.count("stored", "duplicates", receipt.duplicates)

@@ -31,6 +31,7 @@ from datasync.domain.limits import (
     RETRY_MS,
     RETRY_MS_MAX,
     SEGMENT_ROWS_MAX,
+    SIGN_MS,
     WINDOW_BYTES,
 )
 from datasync.security.files import read_file
@@ -152,6 +153,8 @@ class Capture(Section):
 
     flush_rows: int = Field(default=FLUSH_ROWS, ge=1, le=SEGMENT_ROWS_MAX)
     flush_ms: Milliseconds = FLUSH_MS
+    sign_ms: int = Field(default=SIGN_MS, ge=0, le=60_000)
+    """Time between two signatures of small batches of a collection; an edge shows none before it is signed."""
 
 
 class Http(Section):

@@ -23,7 +23,6 @@ from datasync.store.consents import Consent, Said
 from datasync.store.segments import State
 from datasync.store.streams import Stream
 from datasync.sync.capture import own_streams
-from datasync.sync.receiver import arrival_state
 
 _SAID = "said"
 """By purpose, what the device's subject said last, and when."""
@@ -45,9 +44,14 @@ def take_consents(
     taken = []
     for each in ours:
         stream = known[stream_id(each.public_key)]
-        consents.put(tx, as_stored(stream.stream, each, arrival_state(place, stream.tier)))
+        consents.put(tx, as_stored(stream.stream, each, _arrived(place, stream.tier)))
         taken.append(ConsentKey(stream=stream.stream, purpose=each.purpose, stamp=each.stamp))
     return taken
+
+
+def _arrived(place: Place, tier: Tier) -> State:
+    """The state of what a stream said when it arrives: an edge owes it to the cloud where that has the stream."""
+    return State.WAITING if place is Place.EDGE and tier is Tier.PUBLIC else State.LOCAL
 
 
 def stated(tx: Connection, spoken_of: Iterable[StreamId]) -> list[ConsentStatement]:

@@ -12,16 +12,13 @@ from typing import ClassVar
 
 from datasync.domain import limits
 from datasync.domain.errors import (
-    BodyDamaged,
     HandoverError,
-    KeyUnavailable,
     NotAttached,
     NotFound,
     PolicyMissing,
     RecordError,
 )
 from datasync.domain.ids import HandoverId, NodeName, operator_of
-from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place
 from datasync.handover import whereabouts
 from datasync.handover.states import DeviceState
@@ -49,6 +46,7 @@ from datasync.nodes.retention import Retention
 from datasync.nodes.revoking import Revoking
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.subject import Wishes
+from datasync.nodes.uploading import Uploading
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import (
     Ack,
@@ -62,18 +60,15 @@ from datasync.protocol.messages import (
     Ready,
     Refused,
     Rejected,
-    Upload,
 )
 from datasync.protocol.parts import AttachToken, ConsentStatement, StreamNote, decode_part
 from datasync.protocol.topics import Address
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import consents, segments, streams
-from datasync.store.segments import State, StoredSegment
+from datasync.store import consents, streams
+from datasync.store.segments import State
 from datasync.sync import progress
 from datasync.sync.capture import Captor, Meta
-from datasync.sync.progress import NOTHING
-from datasync.sync.sender import Sender
 
 PREPARATION_MS = 10_000
 """How long a planned move waits for the present edge before the device goes without its help."""
@@ -88,6 +83,7 @@ class DeviceSettings:
     flush_rows: int
     flush_ms: int
     meta: Meta
+    sign_ms: int = limits.SIGN_MS
 
 
 Beacons = dict[NodeName, tuple[Peer, bytes]]
@@ -104,7 +100,6 @@ class DeviceNode(Node):
         super().__init__(kit)
         self._settings = settings
         self._gathering = Gathering(settings.flush_rows, settings.flush_ms)
-        self._sender = Sender(kit.window_bytes, kit.retry_ms)
         self._doubt = Doubt()
         self._retention = Retention(self)
         self._voice = Voice(self)
@@ -122,6 +117,8 @@ class DeviceNode(Node):
         remember = lru_cache(limits.STREAMS_PER_DEVICE_MAX)  # to derive a key costs more than to sign with it
         keys = remember(identity.stream_key), remember(identity.pseudonym_key)
         self._captor = Captor(self.name, self.place, kit.vault, *keys, settings.meta)
+        self._uploading = Uploading(self, keys[0], settings.sign_ms)
+        self._signing = self._uploading.signing
         self.on(Beacon, self._on_beacon, Role.EDGE)
         self.on(Ready, self._on_ready, Role.EDGE)
         self.on(Refused, self._on_refused, Role.EDGE)
@@ -144,6 +141,7 @@ class DeviceNode(Node):
     def begin(self, turn: Turn) -> None:
         """Take up the attachment; a device that never had one goes to its home edge."""
         self._revoking.begin(turn)
+        self._signing.begin(turn)
         self._here = whereabouts.load(turn.tx, self.kit.vault, self.name)
         if self._here.state is DeviceState.DETACHED:
             self._move(turn, self._settings.home)
@@ -191,7 +189,7 @@ class DeviceNode(Node):
         here = whereabouts.load(turn.tx, self.kit.vault, self.name)
         if here != self._here:
             self._here = here
-            self._sender.restart()
+            self._uploading.restart()
         self._voice.forget()
 
     def duties(self, turn: Turn) -> None:
@@ -199,6 +197,7 @@ class DeviceNode(Node):
         self._wishes.duties(turn)
         self._capture(turn, self._gathering.take(turn.now))
         turn.effects.wake(self._gathering.deadline_ms)
+        self._signing.duties(turn)
         self._retention.duties(turn)
         if self._here.edge is not None:
             turn.effects.links = frozenset([self._here.edge])
@@ -215,7 +214,8 @@ class DeviceNode(Node):
                 turn.effects.wake(self._doubt.deadline_ms)
                 self._wishes.tell(turn, self._here.edge)
                 self._send_consents(turn)  # before rows that they may hide
-                self._upload(turn)
+                if (edge := self._edge()) is not None:
+                    self._uploading.duties(turn, edge, self._here)
                 self._seek_preparation(turn)
 
     # --- capture and upload
@@ -227,38 +227,13 @@ class DeviceNode(Node):
                 stamp = self.stamp(turn.now)
                 self._captor.capture(turn.tx, self.policy, gathered.collection, batch, stamp, turn.now)
                 turn.count("captured", gathered.collection, batch.num_rows)
+                self._signing.captured(gathered.collection, batch.num_rows)
             self._voice.repeat(turn, gathered.collection)
             turn.effects.answers.update(dict.fromkeys(gathered.tickets))
 
-    def _upload(self, turn: Turn) -> None:
-        edge = self._edge()
-        if edge is None:
-            return
-        for message in self._sender.due(turn.tx, turn.now):
-            if signed := self._signed(turn, message):
-                upload = Upload(incarnation=self._here.incarnation, epoch=self._here.epoch, segments=signed)
-                self.send_sealed(turn, edge.name, topics.device_segments(self.name), edge, upload)
-        turn.effects.wake(self._sender.deadline_ms)
-
-    def _signed(self, turn: Turn, stored: list[StoredSegment]) -> list[bytes]:
-        """Return segments as they were signed; one that the disk damaged is kept back and noted."""
-        bodies = segments.bodies(turn.tx, [each.id for each in stored])
-        signed = []
-        for each in stored:
-            try:
-                body = bodies.get(each.id, b"")
-                signed.append(self.kit.vault.decrypt(each.stream, each.key_id, each.seq_first, body))
-            except (KeyUnavailable, BodyDamaged) as error:
-                self.note(turn, f"stream {each.stream}", error)
-                numbers = RangeSet.of([(each.seq_first, each.seq_last)])
-                segments.mark(turn.tx, each.stream, numbers, State.LOCAL, from_states=[State.WAITING])
-                self._sender.forget(each)
-        return signed
-
     def _on_ack(self, turn: Turn, peer: Peer, ack: Ack) -> None:
         self._from_present(peer, ack.incarnation, ack.epoch)
-        self._sender.acknowledge(ack.durable)
-        progress.acknowledge(turn.tx, ack.durable, ack.safe)
+        self._uploading.acknowledge(turn, ack)
 
     # --- attaching and moving
 
@@ -294,7 +269,7 @@ class DeviceNode(Node):
         origin = self._here.edge if self._here.state is DeviceState.ATTACHED else None
         journeys.begin(turn.tx, moved, origin, turn.now.wall_ms)
         self._keep(turn, moved)
-        self._sender.restart()
+        self._uploading.restart()
         self._attach_due_ms = turn.now.steady_ms
 
     def _keep(self, turn: Turn, here: Whereabouts) -> None:
@@ -316,6 +291,7 @@ class DeviceNode(Node):
             session=self.seal(edge, session_context, cbor.dumps(self._here.keys.model_dump())),
             streams=self._stream_notes(turn),
             consents=self._voice.statements(turn),
+            checkpoints=self._signing.carried(turn),
             revision=self.revision,
         )
         self.send(turn, edge.name, topics.device_up(self.name), attach)
@@ -360,21 +336,15 @@ class DeviceNode(Node):
         self._told_revision = attached.revision
         arrived = self._here.state is DeviceState.ATTACHING
         if not arrived and attached.mode == self._here.mode:
-            progress.acknowledge(turn.tx, {}, attached.safe)
+            progress.acknowledge(turn.tx, {}, attached.safe, {})
             return
         self._keep(turn, whereabouts.confirm(self._here, attached.mode, turn.now.wall_ms))
         journeys.end(turn.tx, attached, turn.now.wall_ms)
-        for stream in streams.of_device(turn.tx, self.name):
-            if stream.tier <= Place.EDGE.highest_tier:
-                has, safe = attached.has.get(stream.stream, NOTHING), attached.safe.get(stream.stream, NOTHING)
-                progress.resume(turn.tx, stream, has, safe)
+        self._uploading.resume(turn, attached, arrived=arrived)
         if arrived:
             self._voice.tell_again(turn)
             self._wishes.tell_again(turn)
             self._consent_due_ms = turn.now.steady_ms
-            self._sender.restart()
-        else:
-            self._sender.look_again()
 
     def _on_rejected(self, turn: Turn, peer: Peer, rejected: Rejected) -> None:
         self._from_present(peer, rejected.incarnation, rejected.epoch)
@@ -437,7 +407,7 @@ class DeviceNode(Node):
 
     def _begin_anew(self, turn: Turn) -> None:
         self._voice.begin_anew(turn)
-        self._sender.restart()
+        self._uploading.restart()
 
     def _finish_policy(self, turn: Turn) -> None:
         """What was recorded under the policy before is captured under it."""

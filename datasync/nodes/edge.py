@@ -29,6 +29,7 @@ from datasync.nodes.consenting import take_consents
 from datasync.nodes.erasing import EdgeErasing
 from datasync.nodes.forwarding import Forwarding
 from datasync.nodes.gateway import Gateway
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import (
     Activate,
     Erase,
@@ -48,8 +49,10 @@ from datasync.nodes.retention import Retention
 from datasync.nodes.revoking import Revoking
 from datasync.nodes.rollout import Rollout
 from datasync.nodes.roster import Patience, Roster
-from datasync.nodes.source import BACKBONE, DEVICES, Source
+from datasync.nodes.source import Source
 from datasync.nodes.target import Target
+from datasync.nodes.telling import Telling
+from datasync.nodes.verifying import Verifying
 from datasync.protocol import topics
 from datasync.protocol.messages import (
     Ack,
@@ -91,8 +94,10 @@ class EdgeNode(Node):
         self._settings = settings
         self._roster = Roster(self, settings.patience, settings.devices_max)
         self._challenge = Challenge(kit.entropy)
-        self._forwarding = Forwarding(self)
-        self._source = Source(self, self._roster)
+        self._telling = Telling(self)
+        self._forwarding = Forwarding(self, self._telling)
+        self._verifying = Verifying(self, self._telling, self._forwarding.sender.look_again)
+        self._source = Source(self, self._roster, self._verifying)
         self._target = Target(self, self._roster, self._source, self._challenge, self._forwarding.sender)
         self._gateway = Gateway(self, self._roster)
         self._retention = Retention(self)
@@ -124,6 +129,7 @@ class EdgeNode(Node):
         self._source.begin(turn)
         self._revoking.begin(turn)
         self._erasing.begin(turn)
+        self._verifying.begin(turn)
         known = peers.get(turn.tx, self._settings.cloud)
         if known is not None:
             with suppress(SignerUntrusted):  # expired meanwhile: its next beacon has the new certificate
@@ -194,8 +200,10 @@ class EdgeNode(Node):
                 self._send_beacon(turn, link)
         self._target.duties(turn, self._settings.cloud)
         self._source.duties(turn)
+        self._verifying.duties(turn)
         if self._cloud is not None:
             self._forwarding.duties(turn, self._cloud)
+        self._telling.duties(turn)
         self._retention.duties(turn)
         self._purging.duties(turn)
         self._erasing.duties(turn)
@@ -232,17 +240,25 @@ class EdgeNode(Node):
             raise EpochStale(f"{peer.name} sends under {order}; {account.known} was seen")
         if account.state is not EdgeState.ACTIVE or order != account.served:
             raise NotAttached(f"{peer.name} is not attached to {self.name} under {order}")
-        receipt = receive(turn.tx, self.kit.vault, self.place, peer.name, upload.segments, turn.now)
+        receipt = receive(turn.tx, self.kit.vault, self.place, peer.name, upload.segments, upload.checkpoints, turn.now)
         self._target.give_way(turn, receipt.durable)
         turn.count("stored", "rows", receipt.rows)
         turn.count("stored", "segments", receipt.segments)
         turn.count("stored", "duplicates", receipt.duplicates)
         safe = {each.stream: each.safe & receipt.durable[each.stream] for each in receipt.streams}
+        self._telling.add(
+            turn,
+            peer.name,
+            safe={stream: numbers for stream, numbers in safe.items() if numbers},
+            signed=receipt.signed,
+        )
+        word = self._telling.take(peer.name)
         ack = Ack(
             incarnation=upload.incarnation,
             epoch=upload.epoch,
             durable=receipt.durable,
-            safe={stream: ranges for stream, ranges in safe.items() if ranges},
+            safe=word.safe,
+            signed=word.signed,
         )
         self.send(turn, turn.arrival.link, topics.device_down(peer.name), ack)
         self._erasing.refuse(turn, peer, receipt.erased)

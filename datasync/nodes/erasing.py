@@ -28,15 +28,15 @@ from datasync.domain.tiers import Place
 from datasync.handover import accounts
 from datasync.handover.states import EdgeState
 from datasync.nodes import erasing_models
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import Node, Turn
-from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import cbor, envelope, topics
 from datasync.protocol.messages import Erase, Erased
 from datasync.protocol.parts import EraseReceipt, EraseStatement, decode_part
 from datasync.security import points
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import ageing, audit, compaction, consents, erasures, peers, segments, streams, terms
+from datasync.store import ageing, audit, checkpoints, compaction, consents, erasures, peers, segments, streams, terms
 from datasync.store.audit import Event
 from datasync.store.erasures import Erasure, Receipt
 
@@ -164,7 +164,7 @@ class Erasing:
         here, size = streams.get(tx, [stream]).get(stream), ageing.size(tx, gone)
         keys = sum(len(segments.key_ids(tx, each)) for each in gone)
         models = erasing_models.obey(turn, self._node.policy, gone, stream)
-        for store in (segments, consents, terms, streams):
+        for store in (segments, checkpoints, consents, terms, streams):
             store.delete(tx, gone)
         knows_whose = self._node.place is Place.DEVICE
         tombstone = Erasure(

@@ -29,7 +29,9 @@ from datasync.nodes.node import Node, Turn
 from datasync.nodes.roster import Roster
 from datasync.policy.projection import to_batch
 from datasync.protocol.topics import Address
-from datasync.sync.capture import Captor
+from datasync.store.checkpoints import Standing
+from datasync.sync.capture import Captor, own_streams
+from datasync.sync.signing import sign
 
 
 class Gateway:
@@ -61,6 +63,8 @@ class Gateway:
         self._roster.check_room(account)
         stamp = self._node.stamp(turn.now)
         self._captor(address.owner).capture(turn.tx, policy, address.collection, batch, stamp, turn.now)
+        layers = own_streams(turn.tx, address.owner, address.collection).values()
+        sign(turn.tx, layers, self.stream_key(address.owner), Standing.KNOWN)
         turn.count("captured", address.collection, len(rows))
         if account.state is not EdgeState.ACTIVE:
             served = Account(address.owner, state=EdgeState.ACTIVE, registered=True, since_ms=turn.now.wall_ms)

@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 
 from datasync.domain.clock import HybridTime
 from datasync.domain.ids import NodeName, StreamId
+from datasync.domain.limits import SEGMENT_ROWS_MAX
 from datasync.domain.tiers import Place
 from datasync.handover import accounts
 from datasync.handover.states import EdgeState
 from datasync.nodes.node import Node, Turn
 from datasync.policy.compiled import Collection
-from datasync.store import ageing, segments
+from datasync.store import ageing, checkpoints, segments
 from datasync.store.ageing import Aged, Size
 
 INTERVAL_MS = 600_000
@@ -97,6 +98,9 @@ def delete_batches(turn: Turn, place: Place, why: str, collection: str, aged: Se
     settled = _settled(turn, place, {each.device for each in free})
     gone = [each for each in free if each.device in settled]
     ageing.delete(turn.tx, gone)
+    for name in {each.stream for each in gone}:
+        numbers = [each.seq_first for each in gone if each.stream == name]
+        checkpoints.delete_idle(turn.tx, name, min(numbers), max(numbers) + SEGMENT_ROWS_MAX)
     rows = sum(each.rows for each in gone)
     _count(turn, why, collection, len(gone), rows)
     return rows
@@ -114,6 +118,8 @@ def delete_whole(turn: Turn, why: str, collection: str, stream: StreamId) -> Siz
     layers = ageing.layers(turn.tx, stream)
     size = ageing.size(turn.tx, layers)
     segments.delete(turn.tx, layers)
+    for each in layers:
+        checkpoints.delete_idle(turn.tx, each)
     _count(turn, why, collection, size.segments, size.rows)
     return size
 

@@ -17,7 +17,7 @@ from datasync.handover.machine import Account, Duties
 from datasync.handover.states import EdgeState
 from datasync.nodes.node import Node, Turn
 from datasync.security.trust import Peer
-from datasync.store import compaction, consents, segments, streams, terms
+from datasync.store import checkpoints, compaction, consents, segments, streams, terms
 
 PREPARED_MS = 60_000
 """How long ciphertext in advance is kept for a device that may come."""
@@ -138,7 +138,7 @@ class Roster:
         left = segments.waiting_streams(turn.tx, known)
         gone = known - left
         self._node.kit.vault.destroy(gone)
-        for store in (segments, consents, terms, streams):
+        for store in (segments, checkpoints, consents, terms, streams):
             store.delete(turn.tx, gone)
         accounts.save_keys(turn.tx, self._node.kit.vault, device, None)
         compaction.owe(turn.tx, compaction.KEYS, turn.now.wall_ms)

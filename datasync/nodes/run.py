@@ -26,11 +26,11 @@ from datasync.nodes.cloud import CloudNode
 from datasync.nodes.config import Broker, CloudConfig, DeviceConfig, EdgeConfig, Http, NodeConfig, ServerConfig
 from datasync.nodes.device import Beacons, DeviceNode, DeviceSettings
 from datasync.nodes.edge import EdgeNode, EdgeSettings
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import Activate, Kit, Node
 from datasync.nodes.node_key import open_node_key, surroundings
 from datasync.nodes.roster import Patience
 from datasync.nodes.shell import Shell, system_clock
-from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.policy.loading import load as load_policy
 from datasync.protocol.revocations import LIST_BYTES_MAX
 from datasync.security.certificates import expiry_warning
@@ -121,6 +121,7 @@ def device_shell(config: DeviceConfig, base: Opened) -> Shell:
         home=config.first_edge.name,
         flush_rows=config.capture.flush_rows,
         flush_ms=config.capture.flush_ms,
+        sign_ms=config.capture.sign_ms,
         meta=dict(config.meta),
     )
 

@@ -16,13 +16,15 @@ from datasync.domain.ids import HandoverId, NodeName, StreamId, operator_of
 from datasync.domain.ranges import RangeSet
 from datasync.handover import accounts, machine, tokens
 from datasync.handover.machine import Account
-from datasync.handover.passage import Passage
+from datasync.handover.passage import NO_PARCEL, Parcel, Passage
 from datasync.handover.states import EdgeState
 from datasync.handover.transfer import Transfer
 from datasync.nodes import records, replays
 from datasync.nodes.consenting import stated, take_consents
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.roster import PREPARED_MS, Roster
+from datasync.nodes.verifying import Verifying
 from datasync.protocol import cbor, topics
 from datasync.protocol.messages import (
     Active,
@@ -40,14 +42,11 @@ from datasync.protocol.messages import (
     SegmentsAck,
     Superseded,
 )
-from datasync.protocol.parts import AttachToken, SealedSegment
+from datasync.protocol.parts import AttachToken
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
 from datasync.store import peers, segments, streams
 from datasync.store.segments import StoredSegment
-
-BACKBONE = "backbone"
-DEVICES = "devices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,10 @@ class _Preparation:
 class Source:
     """What one edge gives to others."""
 
-    def __init__(self, node: Node, roster: Roster) -> None:
+    def __init__(self, node: Node, roster: Roster, verifying: Verifying) -> None:
         self._node = node
         self._roster = roster
+        self._verifying = verifying
         self._preparations: dict[NodeName, _Preparation] = {}
         self._gifts: dict[NodeName, _Gift] = {}
         node.on(Hint, self._on_hint, Role.DEVICE)
@@ -224,8 +224,13 @@ class Source:
 
     def _send_segments(self, turn: Turn, device: NodeName, preparation: _Preparation, gift: _Gift) -> None:
         for message in gift.transfer.due(turn.now):
-            sealed = self._sealed(turn, device, gift, message)
-            segments_message = Segments(handover=preparation.handover, device=device, segments=sealed)
+            parcel = self._sealed(turn, device, gift, message)
+            segments_message = Segments(
+                handover=preparation.handover,
+                device=device,
+                segments=parcel.segments,
+                checkpoints=parcel.checkpoints,
+            )
             self._tell(turn, preparation.target, segments_message)
         turn.effects.wake(gift.transfer.deadline_ms)
 
@@ -265,6 +270,7 @@ class Source:
             return
         known = {stream.stream: stream for stream in streams.of_device(turn.tx, token.device)}
         take_consents(turn.tx, self._node.place, fence.consents, known)
+        self._verifying.at_once(turn, fence.checkpoints, known)
         gift = self._gifts.get(token.device)
         if gift is None or gift.transfer.target != peer.name:
             gift = self._begun(turn, frozen, peer.name)
@@ -328,27 +334,26 @@ class Source:
         self._send_delta(turn, account, gift)
         owed, target = gift.transfer, gift.transfer.target
         if owed.complete and not account.pending:
-            self._tell(turn, target, self._delta(turn, account, gift, [], hot=True, complete=True))
+            self._tell(turn, target, self._delta(turn, account, gift, NO_PARCEL, hot=True, complete=True))
         elif owed.hot and not account.cold and not owed.hot_told:
             owed.hot_told = True
-            self._tell(turn, target, self._delta(turn, account, gift, [], hot=True, complete=False))
+            self._tell(turn, target, self._delta(turn, account, gift, NO_PARCEL, hot=True, complete=False))
 
     def _send_delta(self, turn: Turn, account: Account, gift: _Gift) -> None:
         for message in gift.transfer.due(turn.now):
-            sealed = self._sealed(turn, account.device, gift, message)
-            self._tell(turn, gift.transfer.target, self._delta(turn, account, gift, sealed, hot=False, complete=False))
+            parcel = self._sealed(turn, account.device, gift, message)
+            self._tell(turn, gift.transfer.target, self._delta(turn, account, gift, parcel, hot=False, complete=False))
         turn.effects.wake(gift.transfer.deadline_ms)
 
-    def _delta(
-        self, turn: Turn, account: Account, gift: _Gift, sealed: list[SealedSegment], *, hot: bool, complete: bool
-    ) -> Delta:
+    def _delta(self, turn: Turn, account: Account, gift: _Gift, parcel: Parcel, *, hot: bool, complete: bool) -> Delta:
         return Delta(
             device=account.device,
             incarnation=account.known[0],
             epoch=account.known[1],
             streams=gift.passage.originals,
             derived=gift.passage.derived,
-            segments=sealed,
+            segments=parcel.segments,
+            checkpoints=parcel.checkpoints,
             consents=stated(turn.tx, gift.passage.speakers) if hot or complete else [],
             hot=hot,
             complete=complete,
@@ -375,15 +380,15 @@ class Source:
 
     # --- both
 
-    def _sealed(self, turn: Turn, device: NodeName, gift: _Gift, message: list[StoredSegment]) -> list[SealedSegment]:
+    def _sealed(self, turn: Turn, device: NodeName, gift: _Gift, message: list[StoredSegment]) -> Parcel:
         kit = self._node.kit
         keys = accounts.load_keys(turn.tx, kit.vault, device)
         if keys is None:
             raise HandoverError(f"{device} gave {self._node.name} no session key to move its state under")
-        sealed, unreadable = gift.passage.seal(turn.tx, kit.vault, keys.session, message, kit.entropy)
+        parcel, unreadable = gift.passage.seal(turn.tx, kit.vault, keys.session, message, kit.entropy)
         gift.transfer.give_up(unreadable)
         turn.count("handover", "unreadable", len(unreadable))
-        return sealed
+        return parcel
 
     def _is_hot(self, turn: Turn) -> "_Hot":
         collections = {} if self._node.policy is None else self._node.policy.collections

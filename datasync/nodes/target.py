@@ -19,10 +19,11 @@ from datasync.handover.states import EdgeState
 from datasync.nodes import records
 from datasync.nodes.challenge import Challenge
 from datasync.nodes.consenting import stated, take_consents
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import Node, Turn
 from datasync.nodes.roster import Roster
-from datasync.nodes.source import BACKBONE, DEVICES, Source
-from datasync.protocol import topics
+from datasync.nodes.source import Source
+from datasync.protocol import checkpoint, topics
 from datasync.protocol.messages import (
     Active,
     Attach,
@@ -41,7 +42,7 @@ from datasync.protocol.messages import (
 from datasync.protocol.parts import AttachToken, SealedSegment, SessionKeys, decode_part
 from datasync.security.identity import Role
 from datasync.security.trust import Peer
-from datasync.store import handovers, revisions, segments, streams, terms
+from datasync.store import checkpoints, handovers, revisions, segments, streams, terms
 from datasync.store.segments import State
 from datasync.store.streams import Stream
 from datasync.sync.sender import Sender
@@ -120,7 +121,7 @@ class Target:
         if not prepared or account.handover != message.handover or record is None or record.peer != peer.name:
             raise HandoverError(f"{self._node.name} expects no segments of {message.device} from {peer.name}")
         known = transfer.know(turn.tx, message.device, [], turn.now)
-        count, rows = transfer.arrive(turn.tx, known, message.segments, visible=False)
+        count, rows = transfer.arrive(turn.tx, known, message.segments, message.checkpoints)
         records.add_up(turn.tx, account.handover, count, rows, sum(len(each.body) for each in message.segments))
         has = transfer.coverage(turn.tx, message.device)
         self._tell(turn, peer.name, SegmentsAck(device=message.device, incarnation=0, epoch=0, has=has))
@@ -144,6 +145,7 @@ class Target:
         keys = self._session_keys(turn, peer, token, attach, after)
         known = transfer.know(turn.tx, peer.name, attach.streams, turn.now)
         take_consents(turn.tx, self._node.place, attach.consents, known)  # before anything of its is shown
+        checkpoints.arrive(turn.tx, map(checkpoint.parse, attach.checkpoints), known)
         transfer.adopt(self._node.kit.vault, keys, known, turn.now)
         turn.count("handover", "rows dropped", transfer.drop_unreadable(turn.tx, self._node.kit.vault, peer.name))
         after = replace(after, operator=peer.operator, handover=records.handover_id(turn.tx, token))
@@ -174,11 +176,10 @@ class Target:
         keys = accounts.load_keys(turn.tx, self._node.kit.vault, delta.device)
         if keys is not None:
             transfer.adopt(self._node.kit.vault, keys, known, turn.now)
-        visible = account.state is EdgeState.ACTIVE
         offered = [each for each in delta.segments if each.stream not in refused]
         readable = [each for each in offered if self._node.kit.vault.has(each.stream, each.key_id)]
         turn.count("handover", "unreadable", len(offered) - len(readable))
-        count, rows = self._arrive(turn, known, delta.device, readable, visible=visible)
+        count, rows = self._arrive(turn, known, delta.device, readable, delta.checkpoints)
         take_consents(turn.tx, self._node.place, delta.consents, known)
         records.add_up(turn.tx, account.handover, count, rows, sum(len(each.body) for each in readable))
         records.take(turn.tx, account.handover, delta.derived)
@@ -196,13 +197,12 @@ class Target:
         known: Mapping[StreamId, Stream],
         device: NodeName,
         sealed: Sequence[SealedSegment],
-        *,
-        visible: bool,
+        signatures: Sequence[bytes],
     ) -> tuple[int, int]:
         """Store what is new of what a source gave; where originals came, what stands for them gives way."""
         held_on = terms.of_device(turn.tx, device)
         rivals = conditions.rivals(held_on)
-        arrived = transfer.arrive(turn.tx, known, sealed, visible=visible, rivals=rivals)
+        arrived = transfer.arrive(turn.tx, known, sealed, signatures, rivals=rivals)
         if held_on:
             self._expiry_due_ms = turn.now.steady_ms
             numbers: dict[StreamId, RangeSet] = {}
@@ -264,6 +264,7 @@ class Target:
             missing=list(account.pending),
             has=dict(has),
             safe={stream.stream: stream.safe for stream in known},
+            signed={stream.stream: stream.signed for stream in known},
             revision=revisions.get(turn.tx, account.device),
         )
         self._node.send(turn, DEVICES, topics.device_down(account.device), attached)
@@ -273,7 +274,8 @@ class Target:
     def _pursue(self, turn: Turn, account: Account, owed: Duties, cloud: NodeName) -> None:
         if owed.fence:
             has = transfer.coverage(turn.tx, account.device)
-            fence = Fence(token=account.token, has=has, consents=stated(turn.tx, has))
+            signed = checkpoints.newest_beyond(turn.tx, has, limit=limits.CHECKPOINTS_CARRIED_MAX)
+            fence = Fence(token=account.token, has=has, consents=stated(turn.tx, has), checkpoints=signed)
             for edge in owed.fence:
                 self._tell(turn, edge, fence)
         active = Active(token=account.token, full=not account.pending)

@@ -11,7 +11,9 @@ from pydantic import Field, TypeAdapter
 from datasync.domain import limits
 from datasync.protocol import cbor
 from datasync.protocol.parts import (
+    CarriedCheckpoints,
     Certificate,
+    Checkpoints,
     ConsentKey,
     Consents,
     Counter,
@@ -27,8 +29,8 @@ from datasync.protocol.parts import (
     Name,
     Node,
     Nonce,
+    PlainSegments,
     SealedSegments,
-    SignedSegments,
     Stream,
     StreamNotes,
     Text,
@@ -112,12 +114,13 @@ class Refused(Message):
 
 
 class Segments(Message):
-    """Source to target before the move: ciphertext only."""
+    """Source to target before the move: ciphertext only, and the checkpoints that sign it."""
 
     t: Literal["segments"] = "segments"
     handover: HexId
     device: Node
     segments: SealedSegments
+    checkpoints: Checkpoints
 
 
 class SegmentsAck(Message):
@@ -146,8 +149,9 @@ class Ready(Message):
 class Attach(Message):
     """Device to target: I am yours from this epoch on; the session keys are sealed to you.
 
-    ``consents`` are all that the device's streams said, so that nothing is shown there that they forbid; ``revision``
-    is that of the policy it follows. An attach by the same token again tells the edge of another one.
+    ``consents`` are all that the device's streams said, so that nothing is shown there that they forbid;
+    ``checkpoints`` those that the edge before may not have heard of; ``revision`` is that of the policy it follows. An
+    attach by the same token again tells the edge of another one.
     """
 
     t: Literal["attach"] = "attach"
@@ -157,19 +161,22 @@ class Attach(Message):
     session: Annotated[bytes, Field(max_length=4096)]
     streams: StreamNotes
     consents: Consents
+    checkpoints: CarriedCheckpoints
     revision: Counter | None
 
 
 class Fence(Message):
     """Target to source: the device's token. Freeze, and send what I lack.
 
-    ``consents`` are what the device's streams said up to its attach, as the source may not have heard of the latest.
+    ``consents`` and ``checkpoints`` are what the device's streams said and signed up to its attach, as the source may
+    not have heard of the latest.
     """
 
     t: Literal["fence"] = "fence"
     token: Annotated[bytes, Field(max_length=16_384)]
     has: Coverage
     consents: Consents
+    checkpoints: CarriedCheckpoints
 
 
 class Delta(Message):
@@ -186,6 +193,7 @@ class Delta(Message):
     streams: StreamNotes
     derived: DerivedStreams
     segments: SealedSegments
+    checkpoints: Checkpoints
     consents: Consents
     hot: bool
     complete: bool
@@ -213,6 +221,7 @@ class Attached(Message):
     missing: Annotated[list[Node], Field(max_length=limits.SOURCES_MAX)]
     has: Coverage
     safe: Coverage
+    signed: Coverage
     revision: Counter | None
 
 
@@ -243,29 +252,35 @@ class Registered(Message):
 
 
 class Upload(Message):
-    """Device to edge: segments, all layers of a batch together; sealed to the edge."""
+    """Device to edge: segments, all layers of a batch together, and checkpoints of them or of earlier ones; sealed."""
 
     t: Literal["upload"] = "upload"
     incarnation: Counter
     epoch: Counter
-    segments: SignedSegments
+    segments: PlainSegments
+    checkpoints: Checkpoints
 
 
 class Ack(Message):
-    """Edge to device: what is durable here and what is safe, of the streams concerned."""
+    """Edge to device: what is durable here, what is safe, and which checkpoints were verified here.
+
+    All of the streams concerned alone, and no more of them than is news.
+    """
 
     t: Literal["ack"] = "ack"
     incarnation: Counter
     epoch: Counter
     durable: Coverage
     safe: Coverage
+    signed: Coverage
 
 
 class Forward(Message):
-    """Edge to cloud: public segments and consents of their streams; sealed to the cloud."""
+    """Edge to cloud: public segments, the checkpoints that sign them, and consents of their streams; sealed."""
 
     t: Literal["forward"] = "forward"
-    segments: SignedSegments
+    segments: PlainSegments
+    checkpoints: Checkpoints
     consents: Consents
 
 

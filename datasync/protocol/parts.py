@@ -213,7 +213,10 @@ Consents = Annotated[list[ConsentStatement], Field(max_length=1024)]
 StreamNotes = Annotated[list[StreamNote], Field(max_length=limits.STREAMS_PER_DEVICE_MAX)]
 DerivedStreams = Annotated[list[DerivedStream], Field(max_length=limits.STREAMS_PER_DEVICE_MAX)]
 SealedSegments = Annotated[list[SealedSegment], Field(max_length=limits.SEGMENTS_PER_MESSAGE_MAX)]
-SignedSegments = Annotated[list[bytes], Field(max_length=limits.SEGMENTS_PER_MESSAGE_MAX)]
+PlainSegments = Annotated[list[bytes], Field(max_length=limits.SEGMENTS_PER_MESSAGE_MAX)]
+_Checkpoint = Annotated[bytes, Field(max_length=limits.CHECKPOINT_BYTES_MAX)]
+Checkpoints = Annotated[list[_Checkpoint], Field(max_length=limits.SEGMENTS_PER_MESSAGE_MAX)]
+CarriedCheckpoints = Annotated[list[_Checkpoint], Field(max_length=limits.CHECKPOINTS_CARRIED_MAX)]
 
 
 class Visit(Model):

@@ -1,15 +1,20 @@
-"""Segments: immutable batches of one stream's rows, signed by the stream.
+"""Segments: immutable batches of one stream's rows, which the stream's checkpoints sign.
 
-A segment is a COSE_Sign1 under the stream's Ed25519 key. Its payload is a CBOR list: a small header that says which
-rows these are, and the rows as Arrow columns (:mod:`columns`). The stream's id is the key's fingerprint and the key
-is in the header, so whoever holds a segment can check it, without learning whose stream it is. ``previous`` is the
-hash of the stream's segment before, so the segments form a chain.
+A segment is a CBOR list: a small header that says which rows these are, and the rows as Arrow columns
+(:mod:`columns`). The stream's id is its key's fingerprint and the key is in the header; ``previous`` is the hash of the
+stream's segment before, so the segments form a chain. A segment bears no signature: its hash is listed in a signed
+:mod:`checkpoint <datasync.protocol.checkpoint>`, and whoever holds the two can check the one by the other, without
+learning whose stream it is.
+
+The hash is over a salt too, which only who may read the segment has: so it can be shown to those that may not, and
+they cannot find out what is in the segment by trying.
 
 A layer without gaps has a row for every number in ``seq_first..seq_last``; one with gaps carries the numbers in the
 column ``_seq``. What :func:`rows` returns was checked in full: it is safe to compute on.
 """
 
 import hashlib
+import hmac
 import math
 import re
 from collections.abc import Mapping
@@ -19,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from datasync.domain.clock import HybridTime
 from datasync.domain.errors import MessageError, MessageTooLarge, SegmentInvalid
@@ -33,10 +38,9 @@ from datasync.domain.limits import (
     SEQUENCE_MAX,
 )
 from datasync.domain.tiers import Tier
-from datasync.protocol import cbor, columns, cose
-from datasync.security import points
+from datasync.protocol import cbor, columns
 
-CONTEXT = b"datasync/segment/1"
+SALT_BYTES = 16
 SEQUENCE_COLUMN = "_seq"
 
 Meta = Mapping[str, str | int | float | bool]
@@ -69,23 +73,29 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment: its header, the whole COSE_Sign1, and that one's SHA-256 as 64 hexadecimal digits."""
+    """A segment: its header, all of its bytes, and their SHA-256 as 64 hexadecimal digits."""
 
     header: Header
     data: bytes
     hash: str
 
 
-def encode(header: Header, batch: pa.RecordBatch, positions: Sequence | None, key: Ed25519PrivateKey) -> Segment:
-    """Return the segment of these rows, signed with the stream's key.
+def salt_of(header: Header, key: Ed25519PrivateKey) -> bytes:
+    """Return the salt of a segment: its stream's key alone gives it, and gives it again."""
+    about = f"datasync/segment-salt/1/{header.seq_first}/{header.captured.pack()}"
+    return hmac.digest(key.private_bytes_raw(), about.encode(), "sha256")[:SALT_BYTES]
+
+
+def encode(header: Header, batch: pa.RecordBatch, positions: Sequence | None, salt: bytes) -> Segment:
+    """Return the segment of these rows.
 
     ``positions`` are the rows' offsets from ``seq_first``, increasing; None when there is a row for every number.
-    Raises SegmentInvalid when header, rows, positions and key do not fit together or a limit is exceeded, and
-    MessageTooLarge when the segment would be larger than ``SEGMENT_BYTES_MAX``.
+    ``salt`` has ``SALT_BYTES`` bytes that nobody can guess. Raises SegmentInvalid when header, rows and positions do
+    not fit together or a limit is exceeded, and MessageTooLarge when the segment would be larger than
+    ``SEGMENT_BYTES_MAX``.
     """
     _check(header)
-    if key.public_key().public_bytes_raw() != header.public_key:
-        raise SegmentInvalid("the key is not the stream's")
+    _require(len(salt) == SALT_BYTES, f"the salt has not {SALT_BYTES} bytes")
     if SEQUENCE_COLUMN in batch.schema.names:
         raise SegmentInvalid(f"the column name {SEQUENCE_COLUMN!r} is reserved")
     if batch.num_rows != header.rows:
@@ -97,31 +107,26 @@ def encode(header: Header, batch: pa.RecordBatch, positions: Sequence | None, ke
             batch = batch.append_column(SEQUENCE_COLUMN, pa.array(numbers))
     elif header.rows != _span(header):
         raise SegmentInvalid(f"{header.rows} rows for {_span(header)} sequence numbers need positions")
-    payload = cbor.dumps([*_to_list(header), *columns.pack(batch)])
-    data = cose.sign(key, CONTEXT, payload)
+    data = cbor.dumps([*_to_list(header), salt, *columns.pack(batch)])
     _check_size(data)
     return Segment(header, data, hashlib.sha256(data).hexdigest())
 
 
-def parse(data: bytes, *, verified: bool = False) -> Segment:
-    """Return a segment with a checked header and signature; its columns are checked by :func:`rows`.
+def parse(data: bytes) -> Segment:
+    """Return a segment with a checked header; its columns are checked by :func:`rows`.
 
-    ``verified`` says that this node checked the signature before. Raises MessageTooLarge, SegmentInvalid or
-    SignatureInvalid.
+    Whether it is its stream's, a checkpoint says. Raises MessageTooLarge or SegmentInvalid.
     """
     _check_size(data)
-    signed = _signed(data)
-    header = _from_list(_content(signed)[:_HEADER_ITEMS])
+    header = _from_list(_content(data)[:_HEADER_ITEMS])
     _check(header)
-    if not verified:
-        signed.verify(_verify_key(header), CONTEXT)
     return Segment(header, data, hashlib.sha256(data).hexdigest())
 
 
 def rows(segment: Segment) -> tuple[pa.RecordBatch, Sequence]:
     """Return a segment's rows and their sequence numbers. Raises SegmentInvalid."""
     header = segment.header
-    names, size, body = _content(_signed(segment.data))[_HEADER_ITEMS:]
+    names, size, body = _content(segment.data)[-_COLUMN_ITEMS:]
     if not (isinstance(names, list) and type(size) is int and isinstance(body, bytes)):
         raise SegmentInvalid("the columns are malformed")
     batch = columns.unpack(names, size, body, header.rows)
@@ -137,7 +142,7 @@ def rows(segment: Segment) -> tuple[pa.RecordBatch, Sequence]:
     return batch.select(range(batch.num_columns - 1)), numbers
 
 
-_VERSION = 1
+_VERSION = 2
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HEADER_TYPES: tuple[tuple[type, ...], ...] = (
     (int,),  # version
@@ -156,6 +161,7 @@ _HEADER_TYPES: tuple[tuple[type, ...], ...] = (
 )
 _HEADER_ITEMS = len(_HEADER_TYPES)
 _COLUMN_ITEMS = 3
+_ITEMS = _HEADER_ITEMS + 1 + _COLUMN_ITEMS
 
 
 def _to_list(header: Header) -> list[object]:
@@ -194,28 +200,17 @@ def _from_list(items: list[Any]) -> Header:
     )  # fmt: skip
 
 
-def _signed(data: bytes) -> cose.Signed:
+def _content(data: bytes) -> list[Any]:
     try:
-        return cose.parse_signed(data)
+        items = cbor.loads(data)
     except MessageError as error:
         raise SegmentInvalid(error.detail) from error
-
-
-def _content(signed: cose.Signed) -> list[Any]:
-    try:
-        items = cbor.loads(signed.payload)
-    except MessageError as error:
-        raise SegmentInvalid(error.detail) from error
-    if not isinstance(items, list) or len(items) != _HEADER_ITEMS + _COLUMN_ITEMS:
-        raise SegmentInvalid(f"a segment is a list of {_HEADER_ITEMS + _COLUMN_ITEMS} items")
+    if not isinstance(items, list) or len(items) != _ITEMS:
+        raise SegmentInvalid(f"a segment is a list of {_ITEMS} items")
+    salt = items[_HEADER_ITEMS]
+    if not isinstance(salt, bytes) or len(salt) != SALT_BYTES:
+        raise SegmentInvalid(f"the salt has not {SALT_BYTES} bytes")
     return items
-
-
-def _verify_key(header: Header) -> Ed25519PublicKey:
-    try:
-        return points.verify_key(header.public_key)
-    except ValueError as error:
-        raise SegmentInvalid(str(error)) from error
 
 
 def _span(header: Header) -> int:

@@ -3,7 +3,8 @@
 A segment has an ``id`` from the moment it is stored and a ``position`` while it may be seen. Both come from one
 counter that never gives a number twice, so a sender's cursor over ids and a view's cursor over positions pass
 over nothing, whatever is deleted, concealed or revealed in between. Segments that were pre-copied, frozen or
-are held for a device that moved away have no position and are in no view.
+are held for a device that moved away have no position and are in no view; nor have those that came from elsewhere and
+that no verified checkpoint of their stream signs yet.
 """
 
 import enum
@@ -36,6 +37,17 @@ _OLDEST = select(_T.c.id).where(_IN_STATE).order_by(_T.c.id).limit(1)
 _BODIES = select(tables.bodies.c.id, tables.bodies.c.body).where(
     tables.bodies.c.id.in_(bindparam("ids", expanding=True))
 )
+_SHOW = update(_T).where(_T.c.id == bindparam("of_id")).values(position=bindparam("to"))
+_SIGN = update(_T).where(_T.c.id == bindparam("of_id")).values(checkpoint=bindparam("to"))
+_UNSIGNED = (
+    select(_T)
+    .where(
+        _T.c.stream_id == bindparam("of_stream"),
+        _T.c.seq_first.between(bindparam("first"), bindparam("last")),
+        _T.c.checkpoint.is_(None),
+    )
+    .order_by(_T.c.seq_first)
+)
 _MARK = (
     update(_T)
     .where(
@@ -63,7 +75,7 @@ class State(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSegment:
-    """A stored segment's metadata."""
+    """A stored segment's metadata; ``checkpoint`` is the verified one that signs it, None while none does."""
 
     id: int
     position: int | None
@@ -82,7 +94,7 @@ class StoredSegment:
     hash: str
     key_id: str
     state: State
-    verified: bool
+    checkpoint: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +118,7 @@ class NewSegment:
     hash: str
     key_id: str
     state: State
-    verified: bool
+    checkpoint: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +145,8 @@ def append(tx: Connection, segments: Sequence[NewSegment]) -> None:
 
 
 def reveal(tx: Connection, streams: Iterable[StreamId]) -> int:
-    """Give positions to the streams' segments that have none, in the order of capture; return how many."""
-    hidden = and_(_T.c.stream_id.in_(list(streams)), _T.c.position.is_(None))
+    """Give positions to the streams' signed segments that have none, in the order of capture; return how many."""
+    hidden = and_(_T.c.stream_id.in_(list(streams)), _T.c.position.is_(None), _T.c.checkpoint.is_not(None))
     count = tx.scalar(select(func.count()).select_from(_T).where(hidden)) or 0
     if not count:
         return 0
@@ -143,6 +155,13 @@ def reveal(tx: Connection, streams: Iterable[StreamId]) -> int:
     ranked = select(_T.c.id, rank.label("rank")).where(hidden).subquery("ranked")
     tx.execute(update(_T).where(_T.c.id == ranked.c.id).values(position=ranked.c.rank + (first - 1)))
     return count
+
+
+def show(tx: Connection, ids: Sequence[int]) -> None:
+    """Give positions to these segments, in the order given."""
+    if ids:
+        first = counters.take(tx, _COUNTER, len(ids))
+        tx.execute(_SHOW, [{"of_id": number, "to": position} for position, number in enumerate(ids, first)])
 
 
 def conceal(tx: Connection, streams: Iterable[StreamId]) -> int:
@@ -195,9 +214,22 @@ def mark(tx: Connection, stream: StreamId, ranges: RangeSet, state: State, *, fr
     return sum(tx.execute(_MARK, moving | {"first": first, "last": last}).rowcount for first, last in ranges)
 
 
-def mark_verified(tx: Connection, ids: Iterable[int]) -> None:
-    """Note that the segments' signatures were verified."""
-    tx.execute(update(_T).where(_T.c.id.in_(list(ids))).values(verified=True))
+def mark_these(tx: Connection, ids: Iterable[int], state: State, *, from_states: Iterable[State]) -> None:
+    """Move these segments to ``state``."""
+    moving = and_(_T.c.id.in_(list(ids)), _T.c.state.in_([int(each) for each in from_states]))
+    tx.execute(update(_T).where(moving).values(state=int(state)))
+
+
+def unsigned(tx: Connection, stream: StreamId, numbers: RangeSet) -> list[StoredSegment]:
+    """Return by number the stream's segments that begin within ``numbers`` and that no checkpoint signs."""
+    found = (_stored(tx, _UNSIGNED, {"of_stream": stream, "first": first, "last": last}) for first, last in numbers)
+    return [each for within in found for each in within]
+
+
+def sign(tx: Connection, checkpoints: Mapping[int, int]) -> None:
+    """Note the checkpoint that signs each of these segments, both by id."""
+    if checkpoints:
+        tx.execute(_SIGN, [{"of_id": number, "to": checkpoint} for number, checkpoint in checkpoints.items()])
 
 
 def visible(
@@ -308,7 +340,7 @@ def _row(number: int, segment: NewSegment) -> dict[str, Any]:
         "hash": segment.hash,
         "key_id": segment.key_id,
         "state": int(segment.state),
-        "verified": segment.verified,
+        "checkpoint": segment.checkpoint,
     }
 
 
@@ -335,5 +367,5 @@ def _segment(row: Row[Any]) -> StoredSegment:
         hash=row.hash,
         key_id=row.key_id,
         state=State(row.state),
-        verified=row.verified,
+        checkpoint=row.checkpoint,
     )

@@ -1,7 +1,8 @@
 """Streams: one (device, collection, tier) each, with the range sets of what is here and what is safe elsewhere.
 
-``have`` is what this node holds durably, ``safe`` what a second place is known to hold. Where the device of a
-stream is not known (in the cloud) it is None. Range sets are packed as a CBOR list of bounds.
+``have`` is what this node holds durably, ``safe`` what a second place is known to hold, ``signed`` what the stream's
+verified checkpoints are over. Where the device of a stream is not known (in the cloud) it is None. Range sets are
+packed as a CBOR list of bounds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +24,9 @@ _GET = select(_T).where(_T.c.stream_id.in_(bindparam("ids", expanding=True)))
 _OF_DEVICE = (
     select(_T).where(_T.c.device == bindparam("of_device")).order_by(_T.c.collection, _T.c.tier, _T.c.generation)
 )
-_PUT_HAVE, _PUT_SAFE = (
+_PUT_HAVE, _PUT_SAFE, _PUT_SIGNED = (
     update(_T).where(_T.c.stream_id == bindparam("of_stream")).values({column: bindparam("packed")})
-    for column in ("have", "safe")
+    for column in ("have", "safe", "signed")
 )
 
 
@@ -41,6 +42,7 @@ class Stream:
     generation: int = 0
     have: RangeSet = field(default_factory=RangeSet)
     safe: RangeSet = field(default_factory=RangeSet)
+    signed: RangeSet = field(default_factory=RangeSet)
 
 
 def add(tx: Connection, stream: Stream, now: Instant) -> None:
@@ -54,6 +56,7 @@ def add(tx: Connection, stream: Stream, now: Instant) -> None:
         "generation": stream.generation,
         "have": _pack(stream.have),
         "safe": _pack(stream.safe),
+        "signed": _pack(stream.signed),
         "created_ms": now.wall_ms,
     }
     tx.execute(insert(_T), row)
@@ -79,6 +82,11 @@ def put_have(tx: Connection, ranges: Mapping[StreamId, RangeSet]) -> None:
 def put_safe(tx: Connection, ranges: Mapping[StreamId, RangeSet]) -> None:
     """Replace the range sets of what is safe elsewhere."""
     _put(tx, _PUT_SAFE, ranges)
+
+
+def put_signed(tx: Connection, ranges: Mapping[StreamId, RangeSet]) -> None:
+    """Replace the range sets of what is signed."""
+    _put(tx, _PUT_SIGNED, ranges)
 
 
 def delete(tx: Connection, ids: Iterable[StreamId]) -> None:
@@ -110,4 +118,5 @@ def _stream(row: Row[Any]) -> Stream:
         generation=row.generation,
         have=_unpack(row.have),
         safe=_unpack(row.safe),
+        signed=_unpack(row.signed),
     )

@@ -60,6 +60,7 @@ streams = Table(
     Column("generation", Integer, nullable=False),
     Column("have", LargeBinary, nullable=False),
     Column("safe", LargeBinary, nullable=False),
+    Column("signed", LargeBinary, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Index(None, "device", "collection", "tier"),
     sqlite_with_rowid=False,
@@ -100,7 +101,7 @@ segments = Table(
     Column("hash", Text, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("state", SmallInteger, nullable=False),
-    Column("verified", Boolean, nullable=False),
+    Column("checkpoint", BigInteger),
     UniqueConstraint("stream_id", "seq_first"),
     Index(None, "collection", "tier", "position"),
     Index(None, "collection", "captured", "id"),
@@ -112,6 +113,19 @@ bodies = Table(
     metadata,
     Column("id", _ROW_NUMBER, ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("body", LargeBinary, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", _ROW_NUMBER, primary_key=True, autoincrement=False),
+    Column("stream_id", Text, nullable=False),
+    Column("seq_first", BigInteger, nullable=False),
+    Column("seq_last", BigInteger, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("stream_id", "seq_last", "seq_first"),
+    Index(None, "state", "id"),
 )
 
 attachments = Table(

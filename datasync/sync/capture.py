@@ -1,7 +1,7 @@
 """Capture: rows become segments, and what a place may not hold never leaves its maker.
 
-The policy splits a batch into layers, one for each tier; each layer is a segment of its own stream, signed with that
-stream's key and chained to the segment before it. All layers of a batch share one range of sequence numbers and are
+The policy splits a batch into layers, one for each tier; each layer is a segment of its own stream, chained to the
+segment before it and later signed (:mod:`signing`). All layers of a batch share one range of sequence numbers and are
 stored in one transaction, so that a reader cleared for several joins them by position. A device captures its own
 rows; an edge captures for plain MQTT devices that cannot, and then keeps no layer above its own place's tier.
 
@@ -71,9 +71,9 @@ class Captor:
             key = self.stream_key(collection, layer.tier, generation)
             stream = known.get(layer.tier) or self._open(tx, key, generation, collection, layer.tier, now)
             header = self._header(policy, stream, layer, (first, last), stamp, heads.get(stream.stream, ""))
-            made = segment.encode(header, layer.batch, layer.positions, key)
+            made = segment.encode(header, layer.batch, layer.positions, segment.salt_of(header, key))
             heads[stream.stream] = made.hash
-            new.append(seal(self.vault, made, self._state(layer.tier), now))
+            new.append(seal(self.vault, made, self._state(layer.tier), now, visible=True))
             have[stream.stream] = stream.have.add(first, last)
         segments.append(tx, new)
         streams.put_have(tx, have)
@@ -134,8 +134,19 @@ def begin_anew(tx: Connection, device: NodeName, collection: str, after: int) ->
     registers.put(tx, f"heads:{device}:{collection}", {})
 
 
-def seal(vault: Vault, made: segment.Segment, state: State, now: Instant) -> NewSegment:
-    """Return a signed segment as the store keeps it: its metadata, and its bytes under the stream's data key."""
+def seal(
+    vault: Vault,
+    made: segment.Segment,
+    state: State,
+    now: Instant,
+    *,
+    checkpoint: int | None = None,
+    visible: bool | None = None,
+) -> NewSegment:
+    """Return a segment as the store keeps it: its metadata, and its bytes under the stream's data key.
+
+    Unless it is said, it is visible when a ``checkpoint`` signs it.
+    """
     header = made.header
     key_id, body = vault.encrypt(header.stream, header.seq_first, made.data, now)
     return NewSegment(
@@ -154,9 +165,9 @@ def seal(vault: Vault, made: segment.Segment, state: State, now: Instant) -> New
         hash=made.hash,
         key_id=key_id,
         state=state,
-        verified=True,
+        checkpoint=checkpoint,
         body=body,
-        visible=True,
+        visible=checkpoint is not None if visible is None else visible,
     )
 
 

@@ -11,24 +11,34 @@ from sqlalchemy import Connection
 from datasync.domain.ids import StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
-from datasync.store import segments, streams
+from datasync.store import checkpoints, segments, streams
+from datasync.store.checkpoints import Standing
 from datasync.store.segments import State
 from datasync.store.streams import Stream
 
 NOTHING = RangeSet()
 
 
-def acknowledge(tx: Connection, durable: Mapping[StreamId, RangeSet], safe: Mapping[StreamId, RangeSet]) -> None:
-    """Note what the edge has durably, and what is safe."""
+def acknowledge(
+    tx: Connection,
+    durable: Mapping[StreamId, RangeSet],
+    safe: Mapping[StreamId, RangeSet],
+    signed: Mapping[StreamId, RangeSet],
+) -> None:
+    """Note what the edge has durably, what is safe, and which checkpoints it has verified."""
+    if signed:
+        checkpoints.acknowledge(tx, signed)
     for stream, here in streams.get(tx, durable.keys() | safe.keys()).items():
         _advance(tx, here, durable.get(stream, NOTHING), safe.get(stream, NOTHING) - here.safe)
 
 
-def resume(tx: Connection, here: Stream, has: RangeSet, safe: RangeSet) -> None:
-    """Let wait what an edge lacks that serves the device from now on; ``has`` and ``safe`` are all of it."""
+def resume(tx: Connection, here: Stream, has: RangeSet, safe: RangeSet, signed: RangeSet) -> None:
+    """Let wait what an edge lacks that serves the device from now on; ``has``, ``safe``, ``signed`` are all of it."""
     lacking = here.have - here.safe - safe - has
     segments.mark(tx, here.stream, lacking, State.WAITING, from_states=[State.DURABLE])
     _advance(tx, here, has - here.safe, safe - here.safe)
+    checkpoints.acknowledge(tx, {here.stream: signed})
+    checkpoints.again(tx, here.stream, (here.signed & has) - signed, Standing.OWED)
 
 
 def _advance(tx: Connection, here: Stream, durable: RangeSet, safe: RangeSet) -> None:

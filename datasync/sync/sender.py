@@ -41,9 +41,14 @@ class Sender:
         self._flying.clear()
         self.look_again()
 
-    def look_again(self) -> None:
-        """Look for waiting segments from the beginning: some may wait again that were passed over before."""
-        self._live_from = None
+    def look_again(self, from_id: int = 0) -> None:
+        """Look once more for waiting segments from an id on: some may wait now that were passed over before."""
+        if self._live_from is None or not from_id:
+            self._live_from = None
+            return
+        self._backlog_seen = min(self._backlog_seen, from_id - 1) if self._backlog_left else from_id - 1
+        self._backlog_left = True
+        self._live_from = self._live_seen
 
     def due(self, tx: Connection, now: Instant) -> list[list[StoredSegment]]:
         """Return the messages to send now, each a list of whole batches, and count them as in flight."""
@@ -66,6 +71,10 @@ class Sender:
     def forget(self, segment: StoredSegment) -> None:
         """Forget one that will not be sent; the same numbers may be here again, as another segment."""
         self._drop([segment.id])
+
+    def is_flying(self, segment: int) -> bool:
+        """Whether the segment with this id was sent and not heard of."""
+        return segment in self._flying
 
     @property
     def deadline_ms(self) -> int | None:

@@ -18,8 +18,9 @@ from datasync.domain.ids import StreamId
 from datasync.domain.tiers import Tier
 from datasync.security.vault import Vault
 from datasync.store import segments
+from datasync.store.opening import open_layer
 from datasync.store.segments import StoredSegment
-from datasync.views.layers import Sources, join, open_layer
+from datasync.views.layers import Sources, join
 from datasync.views.plan import ViewPlan
 
 LOT_BYTES_MAX = 8 << 20

@@ -22,9 +22,9 @@ from sqlalchemy import Connection
 
 from datasync.domain.clock import Instant
 from datasync.domain.errors import BodyDamaged, KeyUnavailable, SegmentInvalid
-from datasync.protocol import segment
 from datasync.security.vault import Vault
 from datasync.store import segments
+from datasync.store.opening import open_layer
 from datasync.store.segments import StoredSegment
 from datasync.store.streams import Stream
 
@@ -113,8 +113,8 @@ class Export:
             yield rows
 
     def _opened(self, each: StoredSegment, body: bytes) -> pa.RecordBatch:
-        plain = self._vault.decrypt(each.stream, each.key_id, each.seq_first, body)
-        batch, numbers = segment.rows(segment.parse(plain, verified=each.verified))
+        layer = open_layer(self._vault, each, body)
+        batch, numbers = layer.batch, layer.numbers
         captured = pa.array(np.full(batch.num_rows, each.captured.wall_ms), pa.timestamp("ms", "UTC"))
         arrays = [pa.array(numbers, pa.int64()), captured, *batch.columns]
         return pa.RecordBatch.from_arrays(arrays, names=[SEQUENCE, CAPTURED, *batch.schema.names])

@@ -1,4 +1,4 @@
-"""Layers of one batch: opened, checked, and joined by sequence number into the columns that a worker reads.
+"""Layers of one batch, joined by sequence number into the columns that a worker reads.
 
 The layers of a batch share their numbers, so a join is an alignment of sorted integer arrays and nothing is done per
 row in Python. A row that was lifted to a higher tier is absent from the lower layers; its cells of lower tiers stand in
@@ -6,43 +6,17 @@ the layer that it was lifted to, in a column that is null for all other rows, so
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasync.domain.errors import SegmentInvalid
 from datasync.domain.tiers import Tier
-from datasync.protocol import segment as segments
-from datasync.protocol.segment import Header
-from datasync.security.vault import Vault
-from datasync.store.segments import StoredSegment
+from datasync.store.opening import Layer
 
 Sources = Mapping[str, tuple[Tier, ...]]
 """By column: the layers that may hold its cells; of several that have one, the first wins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One opened segment: what its stream signed, its rows and their sequence numbers."""
-
-    header: Header
-    batch: pa.RecordBatch
-    numbers: npt.NDArray[np.int64]
-
-
-def open_layer(vault: Vault, stored: StoredSegment, body: bytes) -> Layer:
-    """Decrypt a segment, verify it unless that was done before, and check that it is the one that is listed.
-
-    Raises KeyUnavailable when the stream was erased, and MessageError for what was damaged or forged.
-    """
-    data = vault.decrypt(stored.stream, stored.key_id, stored.seq_first, body)
-    segment = segments.parse(data, verified=stored.verified)
-    if _identity(segment.header) != _identity(stored):
-        raise SegmentInvalid(f"segment {stored.id} is not the one that is listed: its header says otherwise")
-    return Layer(segment.header, *segments.rows(segment))
 
 
 def join(fields: Iterable[pa.Field], sources: Sources, layers: Mapping[Tier, Layer]) -> pa.RecordBatch:
@@ -82,7 +56,3 @@ def _cells(column: pa.Array, places: pa.Array | None) -> pa.Array:
 
 def _coalesced(cells: list[pa.Array]) -> pa.Array:
     return cells[0] if len(cells) == 1 else pc.coalesce(*cells)
-
-
-def _identity(of: Header | StoredSegment) -> tuple[object, ...]:
-    return of.stream, of.collection, of.tier, of.seq_first, of.seq_last, of.rows

@@ -1,6 +1,6 @@
 """Durable ingest, device → edge over Mosquitto, while the edge forwards what is public to the cloud.
 
-All of it is on: split and transforms on the device, a signature for each segment and message, sealing to the edge,
+All of it is on: split and transforms on the device, signatures over segments and of each message, sealing to the edge,
 encryption at rest in every place, acknowledgement after the edge's commit. Devices are spread over several processes,
 because devices in the field do not share an interpreter and its lock.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.machine import cpu_seconds
-from tests.benchmarks.site import Site, sampled_command
+from tests.benchmarks.site import Site, command_of
 
 DEVICES_PER_PROCESS = 8
 STOP_S_MAX = 30.0
@@ -63,7 +63,7 @@ def _programs(
     for name in (name for group in groups for name in group):
         config = site.devices[name].config
         config.write_text(f"{config.read_text()}\n[capture]\nflush_rows = {options[-1]}\n")
-    command = [*sampled_command(samples), "tests.benchmarks.recorder", *options]
+    command = [*command_of(samples, bare=site.bare), "tests.benchmarks.recorder", *options]
     programs = [
         subprocess.Popen(
             [*command, *(str(site.devices[name].config) for name in group)],

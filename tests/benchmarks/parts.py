@@ -23,11 +23,14 @@ from datasync.protocol import segment
 from datasync.security.identity import Identity, Role
 from datasync.security.trust import Authority
 from datasync.security.vault import Vault
-from datasync.store import registers, segments
+from datasync.store import checkpoints, registers, segments
+from datasync.store.checkpoints import Standing
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
-from datasync.sync.capture import Captor
+from datasync.sync.capture import Captor, own_streams
 from datasync.sync.receiver import receive
+from datasync.sync.signing import sign
+from datasync.sync.verifying import verify_these
 from tests.benchmarks.figures import MICROSECONDS, ROWS_PER_S, Figure, figure, seconds_each
 
 BATCH = 1_000
@@ -53,10 +56,11 @@ def measure(repetitions: int) -> list[Figure]:
         captured = _captured(device, ROUNDS * repetitions + 1)
         works = [
             ("part.split", "split alone: 8 transform steps, 3 layers", BATCH, _splitting(device)),
-            ("part.encode", "2 segments made: Arrow, hash, signature", BATCH, _encoding(device)),
-            ("part.capture", "capture: split, segments, encrypted, committed", BATCH, _capturing(device)),
-            ("part.parse", "2 segments parsed, signatures verified", BATCH, _parsing(captured[0])),
+            ("part.encode", "2 segments made: Arrow, hash", BATCH, _encoding(device)),
+            ("part.capture", "capture: split, segments, encrypted, signed, committed", BATCH, _capturing(device)),
+            ("part.parse", "2 segments parsed", BATCH, _parsing(captured[0].segments)),
             ("part.receive", "2 segments received: parsed, encrypted, committed", BATCH, _receiving(edge, captured)),
+            ("part.verify", "their signatures verified, and they are shown", BATCH, _verifying(edge)),
         ]
         figures = [
             figure(key, what, ROWS_PER_S, [rows / each for each in seconds_each(work, ROUNDS, repetitions)])
@@ -83,16 +87,26 @@ def _bench(stack: ExitStack) -> Bench:
     )
 
 
-def _captured(bench: Bench, batches: int) -> list[list[bytes]]:
-    """Return what a device would send of so many batches, a list of signed segments for each."""
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a device would send of one batch."""
+
+    segments: list[bytes]
+    checkpoints: list[bytes]
+
+
+def _captured(bench: Bench, batches: int) -> list[Sent]:
+    """Return what a device would send of so many batches."""
     capture = _capturing(bench)
     for _ in range(batches):
         capture()
     with bench.database.read() as tx:
         stored = segments.waiting(tx, limit=2 * batches)
         bodies = segments.bodies(tx, [each.id for each in stored])
-    signed = [bench.vault.decrypt(each.stream, each.key_id, each.seq_first, bodies[each.id]) for each in stored]
-    return [signed[first : first + 2] for first in range(0, len(signed), 2)]
+        signed = {each.id: each.body for each in checkpoints.get(tx, {each.checkpoint or 0 for each in stored})}
+    made = [bench.vault.decrypt(each.stream, each.key_id, each.seq_first, bodies[each.id]) for each in stored]
+    by = [signed[each.checkpoint or 0] for each in stored]
+    return [Sent(made[first : first + 2], by[first : first + 2]) for first in range(0, len(made), 2)]
 
 
 def _splitting(bench: Bench) -> Callable[[], object]:
@@ -103,14 +117,14 @@ def _splitting(bench: Bench) -> Callable[[], object]:
 def _encoding(bench: Bench) -> Callable[[], object]:
     now = system_clock()
     layers = split(bench.policy, COLLECTION, bench.rows, subject_key=bench.identity.pseudonym_key, now=now)
-    signed = [segment.parse(blob) for blob in _captured(bench, 1)[0]]
+    signed = [segment.parse(blob) for blob in _captured(bench, 1)[0].segments]
     headers = {each.header.tier: each.header for each in signed}
     made = [(headers[layer.tier], layer) for layer in layers if layer.tier in headers]
     keys = {tier: bench.identity.stream_key(COLLECTION, tier, 0) for tier in headers}
 
     def encode() -> None:
         for header, layer in made:
-            segment.encode(header, layer.batch, layer.positions, keys[header.tier])
+            segment.encode(header, layer.batch, layer.positions, segment.salt_of(header, keys[header.tier]))
 
     return encode
 
@@ -123,6 +137,7 @@ def _capturing(bench: Bench) -> Callable[[], object]:
     def capture() -> None:
         with bench.database.write() as tx:
             captor.capture(tx, bench.policy, COLLECTION, bench.rows, next(stamps), system_clock())
+            sign(tx, own_streams(tx, identity.name, COLLECTION).values(), keys[0], Standing.OWED)
 
     return capture
 
@@ -131,14 +146,26 @@ def _parsing(blobs: list[bytes]) -> Callable[[], object]:
     return lambda: [segment.parse(blob) for blob in blobs]
 
 
-def _receiving(bench: Bench, captured: list[list[bytes]]) -> Callable[[], object]:
+def _receiving(bench: Bench, captured: list[Sent]) -> Callable[[], object]:
     arriving, device = iter(captured), bench.identity.name
 
     def take() -> None:
+        sent = next(arriving)
         with bench.database.write() as tx:
-            receive(tx, bench.vault, Place.EDGE, device, next(arriving), system_clock())
+            receive(tx, bench.vault, Place.EDGE, device, sent.segments, sent.checkpoints, system_clock())
 
     return take
+
+
+def _verifying(bench: Bench) -> Callable[[], object]:
+    def verify() -> None:
+        """Verify the two checkpoints of one batch of those that were received."""
+        with bench.database.write() as tx:
+            pending = checkpoints.in_standing(tx, Standing.PENDING, limit=2)
+            verified = verify_these(tx, pending)
+            segments.show(tx, [each.id for each in verified.segments])
+
+    return verify
 
 
 def _committing(bench: Bench) -> Callable[[], object]:

@@ -8,11 +8,11 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.benchmarks import decisions, parts, reading, shares, splitting
-from tests.benchmarks.figures import MILLISECONDS, ROWS_PER_S, Figure, figure, quantile
+from tests.benchmarks.figures import MILLISECONDS, ROWS_PER_S, TIMES, Figure, figure, quantile
 from tests.benchmarks.ingest import Outcome, record
 from tests.benchmarks.shares import Shares
 from tests.benchmarks.site import Site, site
@@ -80,6 +80,24 @@ def _batches(scale: Scale, found: Found) -> None:
     ]  # fmt: skip
 
 
+def _protection(scale: Scale, found: Found) -> None:
+    """What TLS and the envelope cost together: batches with both and with neither, by turns."""
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(scale.repetitions):
+        for protected in (True, False):
+            found.say(f"{'with' if protected else 'without'} TLS and envelope, {number + 1} of {scale.repetitions}")
+            with _fresh_site(["batches"], replace(scale, tls=protected), bare=not protected) as place:
+                outcome = record(place, ["batches"], scale.batched_rows, BATCH)
+            rates[protected].append(outcome.rows / outcome.at_edge_s)
+    what = f"ingest device → edge, {BATCH}-row batches"
+    ratios = [with_both / neither for with_both, neither in zip(rates[True], rates[False], strict=True)]
+    found.figures += [
+        figure("ingest.protected", f"{what}, TLS and envelope", ROWS_PER_S, rates[True]),
+        figure("ingest.unprotected", f"{what}, neither", ROWS_PER_S, rates[False]),
+        figure("ingest.protection", "    the share that is left with both", TIMES, ratios),
+    ]
+
+
 def _singles(scale: Scale, found: Found) -> None:
     """Single rows, each done before the same device records the next."""
     for count in scale.devices:
@@ -116,8 +134,8 @@ def _profile(scale: Scale, found: Found) -> None:
 
 
 @contextmanager
-def _fresh_site(devices: Sequence[str], scale: Scale) -> Iterator[Site]:
-    with tempfile.TemporaryDirectory() as folder, site(Path(folder), devices, tls=scale.tls) as place:
+def _fresh_site(devices: Sequence[str], scale: Scale, *, bare: bool = False) -> Iterator[Site]:
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder), devices, tls=scale.tls, bare=bare) as place:
         yield place
 
 
@@ -126,6 +144,7 @@ SECTIONS: Mapping[str, Callable[[Scale, Found], None]] = {
     "split": _split,
     "decisions": _decisions,
     "batches": _batches,
+    "protection": _protection,
     "singles": _singles,
     "profile": _profile,
 }

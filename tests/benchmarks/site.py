@@ -45,19 +45,24 @@ class Site:
     processes: dict[str, int]
     """Process ids of the servers and their brokers, by what to call them."""
 
+    bare: bool = False
+    """Whether messages travel without their envelope (:mod:`tests.benchmarks.bare`)."""
 
-def sampled_command(into: Path | None) -> list[str]:
-    """Return the beginning of a command that runs a module; under the sampler when its result is wanted."""
-    return [sys.executable, *([] if into is None else ["-m", "tests.benchmarks.sampled", str(into)]), "-m"]
+
+def command_of(samples: Path | None, *, bare: bool) -> list[str]:
+    """Return the beginning of a command that runs a module: under the sampler when its result is wanted, or bare."""
+    sampled = [] if samples is None else ["-m", "tests.benchmarks.sampled", str(samples)]
+    return [sys.executable, *sampled, *(["-m", "tests.benchmarks.bare"] if bare else []), "-m"]
 
 
 @contextmanager
 def site(
-    folder: Path, devices: Sequence[str], *, edge_samples: Path | None = None, tls: bool = False
+    folder: Path, devices: Sequence[str], *, edge_samples: Path | None = None, tls: bool = False, bare: bool = False
 ) -> Iterator[Site]:
     """Start cloud and edge and give them when they are ready; every device's home is the edge.
 
-    With ``tls`` every connection is, and the brokers are configured as ``datasync broker config`` has it.
+    With ``tls`` every connection is, and the brokers are configured as ``datasync broker config`` has it; with ``bare``
+    messages have no envelope.
     """
     town = Town(folder, [(name, HOME) for name in devices], tls=tls)
     del town.edges[1:]
@@ -66,13 +71,14 @@ def site(
         for node in town.servers:
             brokers[node.name] = _broker(node)
             node.config.write_text(node.config.read_text().replace("embedded+", "").replace("embedded:", "mqtt:"))
-            command = sampled_command(edge_samples if node is town.edges[0] else None)
+            command = command_of(edge_samples if node is town.edges[0] else None, bare=bare)
             node.run([*command, "datasync.cli.main", node.role.value, "--config", str(node.config)])
         town.open(policy_source())
         measured = (town.cloud, town.edges[0])
         processes = {str(node.role): node.process.pid for node in measured if node.process is not None}
         processes |= {f"broker of the {node.role}": brokers[node.name].pid for node in measured}
-        yield Site(folder, town.edges[0], town.cloud, dict(zip(devices, town.devices, strict=True)), processes)
+        named = dict(zip(devices, town.devices, strict=True))
+        yield Site(folder, town.edges[0], town.cloud, named, processes, bare)
     finally:
         town.stop()
         for broker in brokers.values():

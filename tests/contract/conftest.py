@@ -48,7 +48,7 @@ def new_segment() -> MakeSegment:
             hash=hashlib.sha256(body).hexdigest(),
             key_id="c" * 32,
             state=State.WAITING,
-            verified=False,
+            checkpoint=1,
             body=body,
             visible=True,
         )

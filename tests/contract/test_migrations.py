@@ -13,7 +13,7 @@ from datasync.domain.errors import StoreError
 from datasync.store import schema, tables
 from datasync.store.database import Database, check, upgrade
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
 
 
 def test_the_migrated_schema_equals_the_metadata(database_url: str) -> None:

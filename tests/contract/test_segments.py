@@ -26,7 +26,7 @@ def firsts(found: list[StoredSegment]) -> list[int]:
 
 
 def test_a_stored_segment_comes_back_with_every_field(database: Database, new_segment: Any) -> None:
-    segment = new_segment(A, 7, time_min_ms=None, time_max_ms=9, state=State.LOCAL, verified=True)
+    segment = new_segment(A, 7, time_min_ms=None, time_max_ms=9, state=State.LOCAL, checkpoint=3)
     with database.write() as tx:
         segments.append(tx, [segment])
     with database.read() as tx:
@@ -40,7 +40,6 @@ def test_a_stored_segment_comes_back_with_every_field(database: Database, new_se
     assert found == expected
     assert type(stored.tier) is Tier
     assert type(stored.state) is State
-    assert type(stored.verified) is bool
 
 
 def test_the_largest_numbers_that_the_limits_allow_are_kept_exactly(database: Database, new_segment: Any) -> None:
@@ -281,13 +280,32 @@ def test_segments_are_counted_by_state(database: Database, new_segment: Any) -> 
         assert segments.count(tx, State) == 3
 
 
-def test_verification_is_noted_on_the_segments_named(database: Database, new_segment: Any) -> None:
+def test_what_signs_a_segment_is_noted_on_those_named(database: Database, new_segment: Any) -> None:
     with database.write() as tx:
-        segments.append(tx, [new_segment(A, 0), new_segment(A, 10)])
-        first, second = segments.of_stream(tx, A)
-        segments.mark_verified(tx, [first.id])
-        assert [s.verified for s in segments.of_stream(tx, A)] == [True, False]
-        assert second.verified is False
+        segments.append(tx, [new_segment(A, number, checkpoint=None) for number in (0, 10, 20)])
+        first, second, third = segments.of_stream(tx, A)
+        segments.sign(tx, {first.id: 7, third.id: 8})
+        assert [each.checkpoint for each in segments.of_stream(tx, A)] == [7, None, 8]
+        assert [each.id for each in segments.unsigned(tx, A, RangeSet.of([(0, 99)]))] == [second.id]
+        assert segments.unsigned(tx, A, RangeSet.of([(0, 9), (11, 99)])) == []
+
+
+def test_only_what_is_signed_is_revealed(database: Database, new_segment: Any) -> None:
+    with database.write() as tx:
+        segments.append(tx, [new_segment(A, number, visible=False, checkpoint=None) for number in (0, 10)])
+        segments.sign(tx, {segments.of_stream(tx, A)[1].id: 7})
+        assert segments.reveal(tx, [A]) == 1
+        assert [each.position is None for each in segments.of_stream(tx, A)] == [True, False]
+
+
+def test_segments_are_shown_in_the_order_given(database: Database, new_segment: Any) -> None:
+    with database.write() as tx:
+        segments.append(tx, [new_segment(A, number, visible=False, checkpoint=None) for number in (0, 10, 20)])
+        one, two, three = (each.id for each in segments.of_stream(tx, A))
+        segments.show(tx, [three, one])
+        shown = segments.visible(tx, *TRIPS, after=0, limit=9)
+        assert [each.id for each in shown] == [three, one]
+        assert two not in [each.id for each in shown]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

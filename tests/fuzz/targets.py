@@ -17,7 +17,7 @@ from datasync.domain.ids import node_name, stream_id
 from datasync.domain.limits import POLICY_BYTES_MAX
 from datasync.domain.tiers import Tier
 from datasync.policy.loading import load
-from datasync.protocol import cbor, cose, envelope, revocations, segment, topics
+from datasync.protocol import cbor, checkpoint, cose, envelope, revocations, segment, topics
 from datasync.protocol.envelope import Opener, Sealer
 from datasync.protocol.messages import decode
 from datasync.protocol.parts import AttachToken, SessionKeys, decode_part
@@ -96,9 +96,9 @@ def messages() -> Iterable[bytes]:
 
 
 def take_segment(data: bytes) -> None:
-    """Whatever a stream's owner signs as a segment, header and columns."""
+    """Whatever a stream's owner makes a segment, header and columns."""
     with suppress(MessageError):
-        segment.rows(segment.parse(data, verified=True))
+        segment.rows(segment.parse(data))
 
 
 def segments() -> Iterable[bytes]:
@@ -122,7 +122,19 @@ def segments() -> Iterable[bytes]:
             meta={},
             previous="",
         )
-        yield segment.encode(header, batch, None, _stream_key).data
+        yield segment.encode(header, batch, None, segment.salt_of(header, _stream_key)).data
+
+
+def take_checkpoint(data: bytes) -> None:
+    """Whatever somebody says that a stream signed."""
+    with suppress(MessageError):
+        checkpoint.verify(checkpoint.parse(data))
+
+
+def checkpoints() -> Iterable[bytes]:
+    for count in (1, 3):
+        entries = [checkpoint.Entry(number, number, f"{number:064x}") for number in range(count)]
+        yield checkpoint.sign(entries, _stream_key).data
 
 
 def take_certificate(data: bytes) -> None:
@@ -148,6 +160,7 @@ TARGETS = {
     "signed": Target(take_signed, envelopes),
     "message": Target(take_message, messages),
     "segment": Target(take_segment, segments),
+    "checkpoint": Target(take_checkpoint, checkpoints),
     "certificate": Target(take_certificate, lambda: [_watch.certificate, _authority.certificate]),
     "policy": Target(take_policy, lambda: [path.read_bytes() for path in sorted(POLICIES.glob("*.yaml"))]),
     "topic": Target(take_topic, lambda: [b"ds/1/policy", TOPIC.encode(), b"ds/1/e/acme.cbd/in/acme.docks"]),

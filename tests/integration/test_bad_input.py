@@ -20,7 +20,7 @@ from datasync.security.trust import Authority, Trust
 from datasync.sync.capture import recorded
 from tests.integration import rows, verdict
 from tests.integration.deployment import CBD, DOCKS, Deployment, Server, Wanderer
-from tests.integration.wire import Mallory, Packet, Tap, envelope_body, held, made_segment
+from tests.integration.wire import Mallory, Packet, Tap, envelope_body, held, made_segment, signed_as
 
 SETTLE_S_MAX = 90.0
 
@@ -78,8 +78,9 @@ def shared_stage(shared_deployment: Deployment) -> Iterator[Stage]:
         mallory = Mallory(mallory_identity, Trust([deployment.authority.certificate]), edge, taps[CBD])
         taps[CBD].say(mallory.up, mallory.attach(1))
         deployment.until(lambda: edge.account(mallory.name).registered, "mallory to be attached")
-        first = made_segment(mallory_identity.stream_key("trips", Tier.EDGE_PRIVATE, 0), Tier.EDGE_PRIVATE, 0, 10)
-        taps[CBD].say(mallory.seg, mallory.upload(first))
+        own = mallory_identity.stream_key("trips", Tier.EDGE_PRIVATE, 0)
+        first = made_segment(own, Tier.EDGE_PRIVATE, 0, 10)
+        taps[CBD].say(mallory.seg, mallory.upload(first, checkpoints=[signed_as(own, first)]))
         deployment.until(lambda: len(verdict.shown(edge, mallory.name)) == 1, "mallory's upload")
         yield Stage(deployment, taps, mallory, {name: tuple(tap.heard) for name, tap in taps.items()})
 
@@ -151,7 +152,16 @@ def hint() -> Delta:
     """Return a message that only an edge may send."""
     device = node_name("watch-0")
     return Delta(
-        device=device, incarnation=0, epoch=1, streams=[], derived=[], segments=[], consents=[], hot=True, complete=True
+        device=device,
+        incarnation=0,
+        epoch=1,
+        streams=[],
+        derived=[],
+        segments=[],
+        checkpoints=[],
+        consents=[],
+        hot=True,
+        complete=True,
     )
 
 
@@ -285,7 +295,6 @@ def test_an_upload_under_another_epoch_is_refused(stage) -> None:
 
 BAD_SEGMENTS = {
     "SEGMENT_INVALID": lambda key, other: b"no segment",
-    "SIGNATURE_INVALID": lambda key, other: flipped(made_segment(key(Tier.PUBLIC), Tier.PUBLIC, 0, 5)),
     "TIER_FORBIDDEN": lambda key, other: made_segment(key(Tier.USER_PRIVATE), Tier.USER_PRIVATE, 0, 5),
     "STREAM_FOREIGN": lambda key, other: made_segment(other(Tier.EDGE_PRIVATE), Tier.EDGE_PRIVATE, 90_000, 5),
     "SEGMENT_CONFLICT": lambda key, other: made_segment(key(Tier.EDGE_PRIVATE), Tier.EDGE_PRIVATE, 5, 10),
@@ -309,18 +318,24 @@ def flipped(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
 
-def test_the_cloud_takes_nothing_but_what_is_public(stage) -> None:
+def test_the_cloud_takes_nothing_but_what_is_public_and_signed(stage) -> None:
     topic, cbd = topics.cloud_in(CBD), stage.edge.identity
     trust = Trust([stage.deployment.authority.certificate])
     cloud = trust.verify(stage.deployment.cloud.identity.certificate, system_clock())
-    private = made_segment(stage.mallory.identity.stream_key("trips", Tier.EDGE_PRIVATE, 0), Tier.EDGE_PRIVATE, 0, 5)
-    forward = Forward(segments=[private], consents=[])
-    sealed = envelope.Sealer(cbd, os.urandom).seal(cloud, topic, forward.encode())
-    stage.refused(
-        stage.deployment.cloud,
-        "TIER_FORBIDDEN",
-        lambda: stage.backbone.say(topic, envelope.sign(cbd, topic, sealed)),
-    )
+    private, public = (stage.mallory.identity.stream_key("trips", tier, 0) for tier in (Tier.EDGE_PRIVATE, Tier.PUBLIC))
+    held_back = made_segment(private, Tier.EDGE_PRIVATE, 0, 5)
+    unsigned = made_segment(public, Tier.PUBLIC, 0, 5)
+    other = made_segment(public, Tier.PUBLIC, 5, 5)
+    for code, blob, signature in (
+        ("TIER_FORBIDDEN", held_back, signed_as(private, held_back)),
+        ("SIGNATURE_INVALID", unsigned, signed_as(public, other)),
+        ("SIGNATURE_INVALID", unsigned, signed_as(private, unsigned)),
+        ("SIGNATURE_INVALID", unsigned, flipped(signed_as(public, unsigned))),
+    ):
+        forward = Forward(segments=[blob], checkpoints=[signature], consents=[])
+        sealed = envelope.Sealer(cbd, os.urandom).seal(cloud, topic, forward.encode())
+        said = envelope.sign(cbd, topic, sealed)
+        stage.refused(stage.deployment.cloud, code, lambda said=said: stage.backbone.say(topic, said))
 
 
 def test_an_acknowledgement_that_nobody_waits_for_changes_nothing(stage) -> None:

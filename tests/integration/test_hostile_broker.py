@@ -39,7 +39,7 @@ def forgeries(deployment: Deployment) -> list[Publication]:
         handover="0" * 32, incarnation=0, epoch=1, target=DOCKS, nonce=NONCE, root=DIGEST, certificate=edge.certificate
     )
     commands = [
-        Attached(incarnation=0, epoch=1, mode="full", missing=[], has={}, safe={}, revision=1),
+        Attached(incarnation=0, epoch=1, mode="full", missing=[], has={}, safe={}, signed={}, revision=1),
         Rejected(of="upload", code="NOT_ATTACHED", detail="", incarnation=0, epoch=1),
         Refused(handover=None, device=node_name("watch-0"), reason=""),
         ready,

@@ -23,11 +23,11 @@ from datasync.domain.tiers import Tier
 from datasync.nodes.cloud import CloudNode
 from datasync.nodes.device import DeviceNode, DeviceSettings
 from datasync.nodes.edge import EdgeNode, EdgeSettings
+from datasync.nodes.links import DEVICES
 from datasync.nodes.node import Activate, Change, Kit, Node, Record, Turn
 from datasync.nodes.recording import Gathered
 from datasync.nodes.roster import Patience
 from datasync.nodes.shell import Shell, system_clock
-from datasync.nodes.source import DEVICES
 from datasync.policy.projection import to_batch
 from datasync.protocol.topics import Address
 from datasync.security.identity import Role

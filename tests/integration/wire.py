@@ -15,7 +15,8 @@ from datasync.domain.clock import HybridTime
 from datasync.domain.ids import NodeName, stream_id
 from datasync.domain.tiers import Tier
 from datasync.nodes.shell import system_clock
-from datasync.protocol import cbor, cose, envelope, segment, topics
+from datasync.protocol import cbor, checkpoint, cose, envelope, segment, topics
+from datasync.protocol.checkpoint import Entry
 from datasync.protocol.envelope import Sealer
 from datasync.protocol.messages import Attach, Beacon, Message, Upload, decode
 from datasync.protocol.parts import AttachToken, SessionKeys, Visit
@@ -111,18 +112,21 @@ class Mallory:
             session=self.sealer.seal(self.edge, context, cbor.dumps(keys.model_dump())),
             streams=[],
             consents=[],
+            checkpoints=[],
             revision=None,
         )
         return self.signed(message)
 
-    def upload(self, *blobs: bytes, epoch: int = 1, receiver: Peer | None = None) -> bytes:
-        message = Upload(incarnation=0, epoch=epoch, segments=list(blobs))
+    def upload(
+        self, *blobs: bytes, epoch: int = 1, receiver: Peer | None = None, checkpoints: Sequence[bytes] = ()
+    ) -> bytes:
+        message = Upload(incarnation=0, epoch=epoch, segments=list(blobs), checkpoints=list(checkpoints))
         sealed = self.sealer.seal(receiver or self.edge, self.seg, message.encode())
         return envelope.sign(self.identity, self.seg, sealed)
 
 
 def made_segment(key: Ed25519PrivateKey, tier: Tier, first: int, count: int, collection: str = "trips") -> bytes:
-    """Return a segment of ``count`` rows, well formed and signed with ``key``."""
+    """Return a segment of ``count`` rows, well formed, of the stream whose key this is."""
     public_key = key.public_key().public_bytes_raw()
     header = segment.Header(
         stream=stream_id(public_key),
@@ -140,7 +144,13 @@ def made_segment(key: Ed25519PrivateKey, tier: Tier, first: int, count: int, col
         previous="",
     )
     batch = pa.record_batch({"mode": pa.array(["forged"] * count)})
-    return segment.encode(header, batch, None, key).data
+    return segment.encode(header, batch, None, segment.salt_of(header, key)).data
+
+
+def signed_as(key: Ed25519PrivateKey, *blobs: bytes) -> bytes:
+    """Return a checkpoint of these segments that is signed with ``key``."""
+    made = [segment.parse(blob) for blob in blobs]
+    return checkpoint.sign([Entry(each.header.seq_first, each.header.seq_last, each.hash) for each in made], key).data
 
 
 def envelope_body(payload: bytes) -> bytes:

@@ -23,9 +23,9 @@ from datasync.handover.states import DeviceState, EdgeState
 from datasync.nodes.cloud import CloudNode
 from datasync.nodes.device import DeviceNode, DeviceSettings
 from datasync.nodes.edge import EdgeNode, EdgeSettings
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import Activate, Arrival, Effects, Input, Kit, LinkChange, Move, Node, Record
 from datasync.nodes.roster import Patience
-from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import segment
 from datasync.security.identity import Role
 from datasync.security.trust import Authority, Trust

@@ -8,12 +8,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.ids import stream_id
 from datasync.domain.tiers import Tier
-from datasync.handover.derivation import Layer
 from datasync.policy.compiled import Policy
 from datasync.policy.loading import load
 from datasync.policy.projection import split, to_batch
 from datasync.protocol import segment
 from datasync.protocol.segment import Header, Segment
+from datasync.store.opening import Layer
 
 NOW = Instant(1_800_000_000_000, 0)
 
@@ -100,7 +100,8 @@ def captured(
             meta={name: value for name, value in (meta or {}).items() if (name, layer.tier) != ("floor", Tier.PUBLIC)},
             previous="",
         )
-        made.append(segment.encode(header, layer.batch, layer.positions, key_of(layer.tier)))
+        salt = segment.salt_of(header, key_of(layer.tier))
+        made.append(segment.encode(header, layer.batch, layer.positions, salt))
     return made
 
 

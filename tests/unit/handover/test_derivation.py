@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from datasync.domain.tiers import Tier
-from datasync.handover.derivation import Cut, Layer, pseudonyms, sign
+from datasync.handover.derivation import Cut, as_segment, pseudonyms
 from datasync.policy.compiled import Policy
 from datasync.policy.verdicts import verdict
 from datasync.protocol import segment
+from datasync.store.opening import Layer
 from tests.unit.handover.crossing import POLICY, captured, key_of, opened, policy
 
 STARTED = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
@@ -38,7 +39,7 @@ def opened_again(
 ) -> dict[Tier, Layer]:
     cut = Cut(verdict(now, "acme", to, collection), now.collection(collection), key)
     made = cut.layers(opened(captured(then, collection, rows, meta=META)), then.collection(collection))
-    parsed = [segment.parse(sign(layer, key_of(layer.header.tier)).data) for layer in made]
+    parsed = [segment.parse(as_segment(layer, key_of(layer.header.tier)).data) for layer in made]
     return {each.header.tier: Layer(each.header, *segment.rows(each)) for each in parsed}
 
 

@@ -67,7 +67,7 @@ def stored(
         hash="e" * 64,
         key_id="a" * 32,
         state=State.LOCAL,
-        verified=True,
+        checkpoint=1,
     )
 
 
@@ -207,7 +207,7 @@ def new_segment(number: int, tier: Tier, name: str, body: bytes, state: State) -
         hash=f"{number:064x}",
         key_id=name,
         state=state,
-        verified=True,
+        checkpoint=1,
         body=body,
         visible=True,
     )
@@ -244,7 +244,7 @@ def test_what_a_target_was_given_can_be_read_once_it_has_the_session_key(
     there = Database.open(f"sqlite:///{tmp_path}/target.db")
     with there.write() as target:
         known = transfer.know(target, WATCH, NOTES, T0)
-        assert transfer.arrive(target, known, sent, visible=False) == (4, 4)
+        assert transfer.arrive(target, known, sent, []) == (4, 4)
         arrived = segments.page(target, after_id=0, limit=100)
         bodies = segments.bodies(target, [each.id for each in arrived])
         assert not any(other_vault.has(each.stream, each.key_id) for each in arrived)
@@ -262,7 +262,7 @@ def test_what_a_target_was_given_can_be_read_once_it_has_the_session_key(
         origin = before[each.stream, each.seq_first]
         same = ("collection", "seq_last", "rows", "captured", "time_min_ms", "time_max_ms", "meta", "hash")
         assert all(getattr(each, name) == getattr(origin, name) for name in same)
-        assert (each.position, each.verified) == (None, False)
+        assert (each.position, each.checkpoint) == (None, None)
 
 
 def test_what_is_damaged_or_under_a_key_that_is_not_here_is_said_to_be_unreadable(tx: Connection, vault: Vault) -> None:
@@ -275,28 +275,24 @@ def test_what_is_damaged_or_under_a_key_that_is_not_here_is_said_to_be_unreadabl
     assert [each.seq_first for each in sent] == [held[3].seq_first]
 
 
-def test_only_what_becomes_visible_is_owed_to_the_cloud_and_only_what_it_lacks(tx: Connection) -> None:
+def test_what_arrives_is_hidden_and_owed_to_nobody_until_it_is_verified(tx: Connection) -> None:
     known = transfer.know(tx, WATCH, NOTES, T0)
-    transfer.arrive(tx, known, [sealed(0), sealed(0, PRIVATE)], visible=False)
-    transfer.arrive(
-        tx, transfer.know(tx, WATCH, [], T0), [sealed(1), sealed(1, PRIVATE), sealed(2, safe=True)], visible=True
-    )
-    states = {(each.stream, each.seq_first): each.state for each in segments.page(tx, after_id=0, limit=100)}
-    assert states == {
+    transfer.arrive(tx, known, [sealed(0), sealed(0, PRIVATE), sealed(1, safe=True)], [])
+    arrived = segments.page(tx, after_id=0, limit=100)
+    assert {(each.stream, each.seq_first): each.state for each in arrived} == {
         (PUBLIC, 0): State.LOCAL,
         (PRIVATE, 0): State.LOCAL,
-        (PUBLIC, 1): State.WAITING,
-        (PRIVATE, 1): State.LOCAL,
-        (PUBLIC, 2): State.SAFE,
+        (PUBLIC, 1): State.SAFE,
     }
-    assert streams.get(tx, [PUBLIC])[PUBLIC].safe == RangeSet.of([(2, 2)])
+    assert {each.position for each in arrived} == {None}
+    assert streams.get(tx, [PUBLIC])[PUBLIC].safe == RangeSet.of([(1, 1)])
 
 
 def test_of_an_erased_stream_nothing_is_noted_or_stored_and_the_rest_is(tx: Connection) -> None:
     erasures.add(tx, Erasure(PUBLIC, HybridTime(1, 0), b"signed", Erased()))
     known = transfer.know(tx, WATCH, NOTES, T0)
     assert known.keys() == {PRIVATE}
-    assert transfer.arrive(tx, known, [sealed(0), sealed(0, PRIVATE)], visible=True) == (1, 1)
+    assert transfer.arrive(tx, known, [sealed(0), sealed(0, PRIVATE)], []) == (1, 1)
     third = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
     for original, refused in ((PUBLIC, {stream_id(third)}), (PRIVATE, set())):
         told = DerivedStream(
@@ -309,9 +305,9 @@ def test_of_an_erased_stream_nothing_is_noted_or_stored_and_the_rest_is(tx: Conn
 
 def test_what_is_there_already_is_not_stored_twice(tx: Connection) -> None:
     known = transfer.know(tx, WATCH, NOTES, T0)
-    assert transfer.arrive(tx, known, [sealed(0), sealed(0)], visible=True) == (1, 1)
+    assert transfer.arrive(tx, known, [sealed(0), sealed(0)], []) == (1, 1)
     known = transfer.know(tx, WATCH, [], T0)
-    assert transfer.arrive(tx, known, [sealed(0), sealed(1)], visible=True) == (1, 1)
+    assert transfer.arrive(tx, known, [sealed(0), sealed(1)], []) == (1, 1)
     assert transfer.coverage(tx, WATCH) == {PUBLIC: RangeSet.of([(0, 1)]), PRIVATE: RangeSet()}
 
 
@@ -329,11 +325,11 @@ def test_what_is_there_already_is_not_stored_twice(tx: Connection) -> None:
 def test_of_segments_of_which_one_does_not_fit_none_is_stored(
     tx: Connection, bad: SealedSegment, error: type[Exception]
 ) -> None:
-    transfer.arrive(tx, transfer.know(tx, WATCH, NOTES, T0), [sealed(1)], visible=True)
+    transfer.arrive(tx, transfer.know(tx, WATCH, NOTES, T0), [sealed(1)], [])
     before = segments.page(tx, after_id=0, limit=100)
     known = transfer.know(tx, WATCH, [], T0)
     with pytest.raises(error):
-        transfer.arrive(tx, known, [sealed(7), bad], visible=True)
+        transfer.arrive(tx, known, [sealed(7), bad], [])
     assert segments.page(tx, after_id=0, limit=100) == before
     assert transfer.coverage(tx, WATCH)[PUBLIC] == RangeSet.of([(1, 1)])
 
@@ -367,7 +363,7 @@ def test_what_came_ahead_from_an_edge_that_the_device_did_not_leave_is_dropped(t
     key = state_key(elsewhere, PUBLIC)
     foreign = sealed(3, key_id=key_id(key), body=seal_body(key, PUBLIC, 3, b"row", secrets.token_bytes))
     known = transfer.know(tx, WATCH, NOTES, T0)
-    transfer.arrive(tx, known, [sealed(1), foreign, sealed(4)], visible=False)
+    transfer.arrive(tx, known, [sealed(1), foreign, sealed(4)], [])
     transfer.adopt(vault, SessionKeys(session=b"x" * 32, previous={CBD: [SESSION]}), known, T0)
     assert transfer.drop_unreadable(tx, vault, WATCH) == 1
     assert [each.seq_first for each in segments.page(tx, after_id=0, limit=100)] == [1, 4]

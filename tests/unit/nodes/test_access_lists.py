@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from datasync.domain.ids import NodeName, dotted
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import ConsentInput, Move, Outgoing
-from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import envelope, topics
 from datasync.security.identity import Role
 from datasync.transport.memory import matches

@@ -9,8 +9,8 @@ import pytest
 from datasync.domain.ids import NodeName, node_name, stream_id
 from datasync.domain.tiers import Tier
 from datasync.handover.states import EdgeState
+from datasync.nodes.links import BACKBONE
 from datasync.nodes.node import Activate, ConsentInput, Move
-from datasync.nodes.source import BACKBONE
 from datasync.policy.decide import worker
 from datasync.protocol import segment, topics
 from datasync.protocol.messages import Delta, Prepare
@@ -310,7 +310,15 @@ def test_a_derived_stream_that_cannot_be_one_is_refused_and_changes_nothing(net:
         before = net.nodes[PIER].held()
         derived = [DerivedStream(**each | rest)]
         delta = Delta(
-            device=WATCH, **order, streams=[], derived=derived, segments=[], consents=[], hot=False, complete=False
+            device=WATCH,
+            **order,
+            streams=[],
+            derived=derived,
+            segments=[],
+            checkpoints=[],
+            consents=[],
+            hot=False,
+            complete=False,
         )
         effects = net.say(net.identity(CBD), PIER, topics.edge_in(PIER, CBD), delta)
     refused = {code for (kind, code) in effects.counts if kind == "refused"}

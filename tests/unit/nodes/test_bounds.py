@@ -3,9 +3,9 @@
 import json
 
 from datasync.nodes.edge import EdgeNode, EdgeSettings
+from datasync.nodes.links import DEVICES
 from datasync.nodes.node import Arrival
 from datasync.nodes.roster import Patience
-from datasync.nodes.source import DEVICES
 from tests.unit.nodes.wire import CBD, CLOUD, WATCH, Wire
 
 

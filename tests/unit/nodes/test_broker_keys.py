@@ -6,8 +6,8 @@ import pytest
 
 from datasync.domain.errors import SignerForeign, Undecipherable
 from datasync.domain.ids import NodeName
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import Arrival, Move
-from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import envelope, topics
 from datasync.security.identity import Identity, Role
 from tests.unit.nodes.wire import CBD, CLOUD, DOCKS, WATCH, Wire

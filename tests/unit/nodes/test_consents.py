@@ -7,8 +7,8 @@ import pytest
 
 from datasync.domain.ids import NodeName
 from datasync.handover.states import EdgeState
+from datasync.nodes.links import BACKBONE
 from datasync.nodes.node import Activate, ConsentInput, Move, Outgoing
-from datasync.nodes.source import BACKBONE
 from datasync.policy import decide
 from datasync.protocol import topics
 from datasync.store import consents, streams

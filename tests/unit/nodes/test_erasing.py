@@ -11,8 +11,8 @@ from datasync.domain.errors import ErasureForeign, NotFound
 from datasync.domain.ids import NodeName, StreamId, node_name
 from datasync.handover import accounts
 from datasync.handover.states import EdgeState
+from datasync.nodes.links import DEVICES
 from datasync.nodes.node import Activate, Arrival, ConsentInput, Erase, Move, Outgoing, Record
-from datasync.nodes.source import DEVICES
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
 from datasync.protocol import cbor, envelope, messages, topics

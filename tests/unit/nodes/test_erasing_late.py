@@ -29,7 +29,9 @@ def test_what_comes_late_from_the_device_is_refused_and_the_rest_of_the_message_
     net.lose = lambda each: each.topic == topics.device_segments(WATCH)
     net.record(2)
     here = net.device.whereabouts
-    upload = messages.Upload(incarnation=here.incarnation, epoch=here.epoch, segments=[*late, *signed(net)])
+    upload = messages.Upload(
+        incarnation=here.incarnation, epoch=here.epoch, segments=[*late, *signed(net)], checkpoints=[]
+    )
     for number in range(2):
         told = net.say(net.identity(WATCH), CBD, topics.device_segments(WATCH), upload, sealed=True)
         assert net.count("refused", "STREAM_ERASED") == number + 1

@@ -1,7 +1,7 @@
 """Forwarding: what an edge owes the cloud, and the word that the cloud has it."""
 
-from datasync.nodes.forwarding import TELL_MS
 from datasync.nodes.node import Record
+from datasync.nodes.telling import TELL_MS
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
 from datasync.protocol import envelope, topics
@@ -15,11 +15,12 @@ BATCH = 100
 
 
 def record_batches(net: Wire, count: int) -> None:
-    """Record full batches, all at one moment."""
+    """Record full batches, all at one moment, and let the edge verify them."""
     collection = load(POLICY).collection("steps")
     for first in range(0, count * BATCH, BATCH):
         rows = to_batch(collection, [{"number": number} for number in range(first, first + BATCH)])
         net.give(WATCH, Record(1, "steps", rows))
+    net.give(CBD)
 
 
 def told(net: Wire) -> list[AnyMessage]:
@@ -34,17 +35,29 @@ def count(net: Wire, state: State) -> int:
         return segments.count(tx, [state])
 
 
-def test_the_device_is_told_of_all_that_is_safe_in_one_message(net: Wire) -> None:
-    record_batches(net, 3)
-    assert net.count("received", "forward") == 3
-    assert count(net, State.DURABLE) == 3  # the public layers: in the cloud already, but the device has not heard
+def test_the_device_is_told_in_one_message_of_all_that_is_safe_and_verified(net: Wire) -> None:
+    record_batches(net, 1)
+    assert net.count("received", "forward") == 1
+    assert count(net, State.DURABLE) == 1  # the public layer: in the cloud already, but the device has not heard
     net.sent.clear()
     net.wait(TELL_MS, step_ms=TELL_MS)
     (ack,) = told(net)
     assert isinstance(ack, Ack)
     assert not ack.durable
-    assert [len(ranges) for ranges in ack.safe.values()] == [3 * BATCH]
+    assert [len(numbers) for numbers in ack.safe.values()] == [BATCH]
+    assert [len(numbers) for numbers in ack.signed.values()] == [BATCH] * 2
     assert count(net, State.DURABLE) == 0
+
+
+def test_the_word_goes_with_an_acknowledgement_that_is_sent_anyhow(net: Wire) -> None:
+    record_batches(net, 1)
+    net.sent.clear()
+    record_batches(net, 1)
+    ack = told(net)[0]
+    assert isinstance(ack, Ack)
+    assert [len(numbers) for numbers in ack.durable.values()] == [BATCH] * 2
+    assert [len(numbers) for numbers in ack.safe.values()] == [BATCH]
+    assert [len(numbers) for numbers in ack.signed.values()] == [BATCH] * 2
 
 
 def test_a_word_that_is_lost_with_the_edge_is_asked_for_again(net: Wire) -> None:

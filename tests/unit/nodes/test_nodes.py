@@ -9,8 +9,8 @@ from datasync.domain.ids import node_name
 from datasync.handover import accounts, whereabouts
 from datasync.handover.machine import Account
 from datasync.handover.states import DeviceState, EdgeState
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import Activate, Arrival, Move, StartHandover
-from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.protocol import envelope, topics
 from datasync.protocol.messages import Attach, PolicyBundle
 from datasync.security.identity import Role

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from datasync.handover.states import EdgeState
+from datasync.nodes.links import DEVICES
 from datasync.nodes.node import Activate, Arrival, ConsentInput, Effects, Move, Record, Turn
 from datasync.nodes.purging import INTERVAL_MS, PAGE_SEGMENTS, Purging
-from datasync.nodes.source import DEVICES
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
 from datasync.protocol import topics

@@ -11,9 +11,9 @@ from datasync.domain.clock import HybridTime
 from datasync.domain.errors import Undecipherable
 from datasync.domain.ids import NodeName, node_name
 from datasync.handover.states import DeviceState
+from datasync.nodes.links import BACKBONE
 from datasync.nodes.node import SEALED_MARK, Activate, Arrival, ConsentInput, Move, Outgoing, StartHandover
 from datasync.nodes.replays import ADVICE_AGE_MS_MAX
-from datasync.nodes.source import BACKBONE
 from datasync.protocol import envelope, topics
 from datasync.protocol.messages import Active, Advise, Hint, Prepare, Registered, Stored, decode
 from datasync.security.identity import Role

@@ -13,9 +13,9 @@ from datasync.domain.clock import HybridTime
 from datasync.domain.ids import NodeName
 from datasync.domain.tiers import Tier
 from datasync.handover.states import EdgeState
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import Activate, Arrival, Effects, LinkChange, Move, Record, Turn
 from datasync.nodes.retention import INTERVAL_MS, PAGE_SEGMENTS, Retention
-from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.policy.decide import worker
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
@@ -308,7 +308,7 @@ def made(net: Wire, stream: Stream, number: int, age_days: float, state: State) 
         hash="",
         key_id="",
         state=state,
-        verified=True,
+        checkpoint=1,
     )
 
 

@@ -9,8 +9,8 @@ from datasync.domain.ids import NodeName, node_name
 from datasync.handover.states import DeviceState, EdgeState
 from datasync.nodes.cloud import CloudNode
 from datasync.nodes.edge import EdgeNode
+from datasync.nodes.links import BACKBONE
 from datasync.nodes.node import Arrival, Move, Revoke
-from datasync.nodes.source import BACKBONE
 from datasync.protocol import revocations, topics
 from datasync.protocol.messages import Attach
 from datasync.security.identity import Identity, Role

@@ -8,8 +8,8 @@ from datasync.domain.clock import Instant
 from datasync.domain.ids import NodeName, node_name
 from datasync.domain.limits import BUNDLE_BYTES_MAX, POLICY_BYTES_MAX
 from datasync.nodes.cloud import CloudNode
+from datasync.nodes.links import BACKBONE
 from datasync.nodes.node import Activate, Arrival, Effects, Install
-from datasync.nodes.source import BACKBONE
 from datasync.policy.loading import load
 from datasync.protocol import bundle as bundles
 from datasync.protocol import cbor, envelope, topics

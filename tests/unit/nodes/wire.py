@@ -12,12 +12,14 @@ from sqlalchemy import select
 
 from datasync.domain.clock import Instant
 from datasync.domain.ids import NodeName, node_name, operator_of
+from datasync.domain.limits import SIGN_MS
 from datasync.handover import accounts
 from datasync.handover.machine import Account
 from datasync.handover.states import EdgeState
 from datasync.nodes.cloud import CloudNode
 from datasync.nodes.device import DeviceNode, DeviceSettings
 from datasync.nodes.edge import EdgeNode, EdgeSettings
+from datasync.nodes.links import BACKBONE, DEVICES
 from datasync.nodes.node import (
     SEALED_MARK,
     Activate,
@@ -31,7 +33,6 @@ from datasync.nodes.node import (
     Record,
 )
 from datasync.nodes.roster import Patience
-from datasync.nodes.source import BACKBONE, DEVICES
 from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
 from datasync.protocol import envelope, topics
@@ -286,7 +287,11 @@ def recorded(*numbers: int, ticket: int = 1) -> Record:
 
 @contextmanager
 def wire(
-    folder: Path, template: Path, edges: Sequence[NodeName] = (CBD, DOCKS), policy: bytes = POLICY
+    folder: Path,
+    template: Path,
+    edges: Sequence[NodeName] = (CBD, DOCKS),
+    policy: bytes = POLICY,
+    sign_ms: int = SIGN_MS,
 ) -> Iterator[Wire]:
     """Give a wire with everybody started, the policy active, and the device attached to its first edge.
 
@@ -314,7 +319,7 @@ def wire(
     add(CLOUD, Role.CLOUD, lambda kit: CloudNode(kit, policy_key))
     for edge in edges:
         add(edge, Role.EDGE, lambda kit: EdgeNode(kit, patience))
-    settings = DeviceSettings(frozenset(edges), edges[0], flush_rows=100, flush_ms=200, meta={})
+    settings = DeviceSettings(frozenset(edges), edges[0], flush_rows=100, flush_ms=200, meta={}, sign_ms=sign_ms)
     add(WATCH, Role.DEVICE, lambda kit: DeviceNode(kit, settings))
     try:
         for name in (CLOUD, *edges):

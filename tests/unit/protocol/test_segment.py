@@ -6,14 +6,12 @@ import cbor2
 import numpy as np
 import pyarrow as pa
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cwt import COSE, COSEKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from datasync.domain.clock import HybridTime
-from datasync.domain.errors import MessageError, MessageTooLarge, SegmentInvalid, SignatureInvalid
+from datasync.domain.errors import MessageTooLarge, SegmentInvalid
 from datasync.domain.ids import StreamId, stream_id
 from datasync.domain.limits import (
     META_ENTRIES_MAX,
@@ -24,12 +22,13 @@ from datasync.domain.limits import (
     SEQUENCE_MAX,
 )
 from datasync.domain.tiers import Tier
-from datasync.protocol import cbor, columns, cose, segment
-from datasync.protocol.segment import CONTEXT, Header, Segment
+from datasync.protocol import cbor, columns, segment
+from datasync.protocol.segment import Header, Segment
 
 FIRST = 1000
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()
+SALT = bytes(range(16))
 
 
 def header(rows: int, *, span: int | None = None, **changes: Any) -> Header:
@@ -65,23 +64,18 @@ def batch(rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(data)
 
 
-def signed(items: list[object], key: Ed25519PrivateKey = KEY) -> bytes:
-    """A rightly signed segment with any content."""
-    return cose.sign(key, CONTEXT, cbor.dumps(items))
-
-
 def content(data: bytes) -> list[Any]:
-    items: list[Any] = cbor2.loads(cbor2.loads(data).value[2])
+    items: list[Any] = cbor2.loads(data)
     return items
 
 
 def changed(made: Segment, **items: object) -> bytes:
-    """The segment with some items of its content exchanged, signed again."""
+    """The segment with some items of its content exchanged."""
     names = ("version", "public_key", "collection", "tier", "seq_first", "seq_last", "rows", "captured", "time_min_ms",
-             "time_max_ms", "policy_digest", "meta", "previous", "columns", "size", "body")  # fmt: skip
+             "time_max_ms", "policy_digest", "meta", "previous", "salt", "columns", "size", "body")  # fmt: skip
     listed = content(made.data)
     assert len(names) == len(listed)
-    return signed([items.get(name, item) for name, item in zip(names, listed, strict=True)])
+    return cbor.dumps([items.get(name, item) for name, item in zip(names, listed, strict=True)])
 
 
 # What goes in comes out
@@ -89,7 +83,7 @@ def changed(made: Segment, **items: object) -> bytes:
 
 @pytest.mark.parametrize("rows", [1, 2, 1000])
 def test_rows_and_header_come_back(rows: int) -> None:
-    made = segment.encode(header(rows), batch(rows), None, KEY)
+    made = segment.encode(header(rows), batch(rows), None, SALT)
     parsed = segment.parse(made.data)
     assert parsed == made
     assert parsed.header == header(rows)
@@ -104,14 +98,14 @@ def test_rows_and_header_come_back(rows: int) -> None:
 def test_gaps_come_back(positions: set[int], beyond: int) -> None:
     numbers = np.array(sorted(positions), dtype=np.int64)
     span = int(numbers[-1]) + 1 + beyond if len(numbers) else 1 + beyond
-    made = segment.encode(header(len(numbers), span=span), batch(len(numbers)), numbers, KEY)
+    made = segment.encode(header(len(numbers), span=span), batch(len(numbers)), numbers, SALT)
     found, absolute = segment.rows(segment.parse(made.data))
     assert found.equals(batch(len(numbers)))
     assert absolute.tolist() == [FIRST + position for position in sorted(positions)]
 
 
 def test_a_layer_without_rows_keeps_its_columns() -> None:
-    made = segment.encode(header(0, span=50), batch(0), np.array([], dtype=np.int64), KEY)
+    made = segment.encode(header(0, span=50), batch(0), np.array([], dtype=np.int64), SALT)
     found, numbers = segment.rows(segment.parse(made.data))
     assert found.schema == batch(0).schema
     assert (found.num_rows, len(numbers)) == (0, 0)
@@ -119,32 +113,25 @@ def test_a_layer_without_rows_keeps_its_columns() -> None:
 
 def test_a_layer_without_columns_keeps_its_header() -> None:
     nothing = pa.RecordBatch.from_pydict({})
-    made = segment.encode(header(0, span=3), nothing, np.array([], dtype=np.int64), KEY)
+    made = segment.encode(header(0, span=3), nothing, np.array([], dtype=np.int64), SALT)
     assert segment.rows(segment.parse(made.data))[0].num_columns == 0
 
 
 def test_segments_of_a_stream_form_a_chain() -> None:
-    first = segment.encode(header(1), batch(1), None, KEY)
+    first = segment.encode(header(1), batch(1), None, SALT)
     second = segment.encode(
-        header(1, seq_first=FIRST + 1, seq_last=FIRST + 1, previous=first.hash), batch(1), None, KEY
+        header(1, seq_first=FIRST + 1, seq_last=FIRST + 1, previous=first.hash), batch(1), None, SALT
     )
     assert segment.parse(second.data).header.previous == first.hash
 
 
 def test_the_same_rows_make_the_same_segment() -> None:
-    assert segment.encode(header(9), batch(9), None, KEY) == segment.encode(header(9), batch(9), None, KEY)
+    assert segment.encode(header(9), batch(9), None, SALT) == segment.encode(header(9), batch(9), None, SALT)
 
 
 def test_small_segments_stay_small_and_large_ones_are_compressed() -> None:
-    assert len(segment.encode(header(1), batch(1), None, KEY).data) < 800
-    assert len(segment.encode(header(1000), batch(1000), None, KEY).data) < 0.6 * batch(1000).nbytes
-
-
-def test_another_implementation_of_cose_verifies_our_segment() -> None:
-    made = segment.encode(header(3), batch(3), None, KEY)
-    pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    payload = COSE.new().decode(made.data, COSEKey.from_pem(pem), external_aad=b"datasync/segment/1")
-    assert cbor2.loads(payload)[1] == PUBLIC
+    assert len(segment.encode(header(1), batch(1), None, SALT).data) < 800
+    assert len(segment.encode(header(1000), batch(1000), None, SALT).data) < 0.6 * batch(1000).nbytes
 
 
 # What does not fit together is not made
@@ -166,26 +153,21 @@ def test_another_implementation_of_cose_verifies_our_segment() -> None:
 def test_positions_that_do_not_fit_are_refused(positions: list[int] | None, rows: int, span: int, why: str) -> None:
     given_positions = None if positions is None else np.array(positions, dtype=np.int64)
     with pytest.raises(SegmentInvalid, match=why):
-        segment.encode(header(rows, span=span), batch(rows), given_positions, KEY)
+        segment.encode(header(rows, span=span), batch(rows), given_positions, SALT)
 
 
 def test_a_batch_of_another_length_or_with_the_reserved_column_is_refused() -> None:
     with pytest.raises(SegmentInvalid, match="the header says 2"):
-        segment.encode(header(2), batch(3), None, KEY)
+        segment.encode(header(2), batch(3), None, SALT)
     reserved = pa.RecordBatch.from_pydict({"_seq": [1, 2]})
     with pytest.raises(SegmentInvalid, match="reserved"):
-        segment.encode(header(2), reserved, None, KEY)
-
-
-def test_another_streams_key_does_not_sign() -> None:
-    with pytest.raises(SegmentInvalid, match="not the stream's"):
-        segment.encode(header(1), batch(1), None, Ed25519PrivateKey.from_private_bytes(bytes(32)))
+        segment.encode(header(2), reserved, None, SALT)
 
 
 def test_a_segment_over_the_size_limit_is_not_made_and_not_parsed() -> None:
     noise = np.random.default_rng(1).bytes(SEGMENT_BYTES_MAX)
     with pytest.raises(MessageTooLarge):
-        segment.encode(header(1), pa.RecordBatch.from_pydict({"a": pa.array([noise])}), None, KEY)
+        segment.encode(header(1), pa.RecordBatch.from_pydict({"a": pa.array([noise])}), None, SALT)
     with pytest.raises(MessageTooLarge):
         segment.parse(bytes(SEGMENT_BYTES_MAX + 1))
 
@@ -226,11 +208,10 @@ def wire(changes: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("changes", BAD_HEADERS, ids=str)
 def test_a_header_beyond_the_limits_is_neither_made_nor_parsed(changes: dict[str, Any]) -> None:
     with pytest.raises(SegmentInvalid):
-        segment.encode(replace(header(1), **changes), batch(1), None, KEY)
-    made = segment.encode(header(1), batch(1), None, KEY)
-    for verified in (False, True):
-        with pytest.raises(SegmentInvalid):
-            segment.parse(changed(made, **wire(changes)), verified=verified)
+        segment.encode(replace(header(1), **changes), batch(1), None, SALT)
+    made = segment.encode(header(1), batch(1), None, SALT)
+    with pytest.raises(SegmentInvalid):
+        segment.parse(changed(made, **wire(changes)))
 
 
 @pytest.mark.parametrize(
@@ -241,13 +222,13 @@ def test_a_header_beyond_the_limits_is_neither_made_nor_parsed(changes: dict[str
 )  # fmt: skip
 def test_a_header_that_cannot_be_written_is_not_made(changes: dict[str, Any]) -> None:
     with pytest.raises(SegmentInvalid):
-        segment.encode(replace(header(1), **changes), batch(1), None, KEY)
+        segment.encode(replace(header(1), **changes), batch(1), None, SALT)
 
 
 @pytest.mark.parametrize(
     "items",
     [
-        {"version": 2},
+        {"version": 1},
         {"version": True},
         {"public_key": bytes(31)},
         {"public_key": "text"},
@@ -264,75 +245,61 @@ def test_a_header_that_cannot_be_written_is_not_made(changes: dict[str, Any]) ->
         {"policy_digest": "ab" * 32},
         {"previous": bytes(31)},
         {"previous": None},
+        {"salt": bytes(15)},
+        {"salt": "text"},
         {"meta": []},
         {"meta": {b"a": 1}},
     ],
     ids=str,
 )
 def test_a_malformed_header_is_refused(items: dict[str, object]) -> None:
-    made = segment.encode(header(1), batch(1), None, KEY)
+    made = segment.encode(header(1), batch(1), None, SALT)
     with pytest.raises(SegmentInvalid):
         segment.parse(changed(made, **items))
 
 
 def test_a_segment_of_another_shape_is_refused() -> None:
-    listed = content(segment.encode(header(1), batch(1), None, KEY).data)
+    listed = content(segment.encode(header(1), batch(1), None, SALT).data)
     for payload in (listed[:-1], [*listed, 0], [], {}, 1, {"a": listed}):
         with pytest.raises(SegmentInvalid):
-            segment.parse(cose.sign(KEY, CONTEXT, cbor.dumps(payload)))
+            segment.parse(cbor.dumps(payload))
 
 
-# Signatures
+# What stands for a segment
 
 
-def test_a_segment_is_verified_with_the_key_that_its_stream_is_named_by() -> None:
+def test_the_salt_is_the_streams_secret_and_differs_from_segment_to_segment() -> None:
     stranger = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    listed = content(segment.encode(header(1), batch(1), None, KEY).data)
-    with pytest.raises(SignatureInvalid):
-        segment.parse(signed(listed, stranger))
-    own = segment.parse(signed([listed[0], stranger.public_key().public_bytes_raw(), *listed[2:]], stranger))
-    assert own.header.stream == stream_id(stranger.public_key().public_bytes_raw()) != stream_id(PUBLIC)
+    one, later = header(1), header(1, seq_first=FIRST + 1, seq_last=FIRST + 1)
+    recaptured = replace(one, captured=HybridTime(one.captured.wall_ms + 1, 0))
+    salts = [segment.salt_of(each, KEY) for each in (one, later, recaptured)] + [segment.salt_of(one, stranger)]
+    assert len({*salts}) == 4
+    assert {len(each) for each in salts} == {segment.SALT_BYTES}
+    assert segment.salt_of(header(1), KEY) == salts[0]
 
 
-def test_what_was_signed_for_another_use_is_no_segment() -> None:
-    listed = content(segment.encode(header(1), batch(1), None, KEY).data)
-    with pytest.raises(SignatureInvalid):
-        segment.parse(cose.sign(KEY, b"datasync/consent", cbor.dumps(listed)))
+def test_the_same_rows_with_another_salt_have_another_hash() -> None:
+    one, other = (segment.encode(header(1), batch(1), None, bytes([each]) * 16) for each in (1, 2))
+    assert one.hash != other.hash
+    assert segment.rows(one)[0].equals(segment.rows(other)[0])
 
 
-def test_a_stream_key_of_small_order_is_refused() -> None:
-    """With the neutral element as key and R = A, S = 0 this signature verifies for every message."""
-    weak = b"\x01" + bytes(31)
-    data = changed(segment.encode(header(1), batch(1), None, KEY), public_key=weak)
-    forged = data[:-64] + weak + bytes(32)
-    payload = cbor2.loads(forged).value[2]
-    Ed25519PublicKey.from_public_bytes(weak).verify(weak + bytes(32), b"anything")
-    assert len(payload) > 0
-    with pytest.raises(SegmentInvalid, match="small order"):
-        segment.parse(forged)
+# Damage
 
 
-def test_a_segment_known_as_verified_is_parsed_without_its_signature() -> None:
-    made = segment.encode(header(1), batch(1), None, KEY)
-    data = made.data[:-1] + bytes([made.data[-1] ^ 1])
-    with pytest.raises(SignatureInvalid):
-        segment.parse(data)
-    assert segment.parse(data, verified=True).header == made.header
+def test_every_truncation_is_refused() -> None:
+    data = segment.encode(header(1), batch(1), None, SALT).data
+    for length in range(len(data)):
+        with pytest.raises(SegmentInvalid):
+            segment.parse(data[:length])
 
 
-def test_every_truncation_and_every_flipped_bit_is_refused() -> None:
-    data = segment.encode(header(1), batch(1), None, KEY).data
-    for damaged in damages(data):
-        with pytest.raises(MessageError) as refused:
-            segment.parse(damaged)
-        assert refused.value.code in ("SEGMENT_INVALID", "SIGNATURE_INVALID")
-
-
-def test_damage_that_no_signature_guards_is_refused_or_harmless() -> None:
-    """What a stream's own, hostile device could sign: never another error, and never rows that are not sound."""
-    data = segment.encode(header(2, span=4), batch(2), np.array([1, 3]), KEY).data
-    for damaged in damages(data):
-        read_or_refused(damaged)
+def test_damage_is_refused_or_harmless() -> None:
+    """What a stream's own, hostile device could make: never another error, and never rows that are not sound."""
+    made = segment.encode(header(2, span=4), batch(2), np.array([1, 3]), SALT)
+    for damaged in damages(made.data):
+        if read_or_refused(damaged):
+            assert segment.parse(damaged).hash != made.hash
 
 
 def damages(data: bytes) -> list[bytes]:
@@ -345,7 +312,7 @@ def damages(data: bytes) -> list[bytes]:
 
 def read_or_refused(data: bytes) -> bool:
     try:
-        parsed = segment.parse(data, verified=True)
+        parsed = segment.parse(data)
         found, numbers = segment.rows(parsed)
     except (SegmentInvalid, MessageTooLarge):
         return False
@@ -353,7 +320,7 @@ def read_or_refused(data: bytes) -> bool:
     return True
 
 
-# Sequence numbers, rightly signed
+# Sequence numbers
 
 
 def refused_rows(made: Segment, why: str) -> None:
@@ -365,7 +332,7 @@ def numbered(numbers: pa.Array, *, rows: int, span: int) -> Segment:
     """A segment whose ``_seq`` column is whatever its device says."""
     with_numbers = pa.RecordBatch.from_arrays([pa.array([1.0] * rows), numbers], names=["a", "_seq"])
     listed, size, body = columns.pack(with_numbers)
-    made = segment.encode(header(0, span=span), batch(0), np.zeros(0, np.int64), KEY)
+    made = segment.encode(header(0, span=span), batch(0), np.zeros(0, np.int64), SALT)
     return segment.parse(changed(made, rows=rows, columns=listed, size=size, body=body))
 
 
@@ -388,7 +355,7 @@ def test_sequence_numbers_that_do_not_fit_are_refused(numbers: pa.Array, why: st
 
 
 def test_rows_that_do_not_match_the_header_are_refused() -> None:
-    made = segment.encode(header(3), batch(3), None, KEY)
+    made = segment.encode(header(3), batch(3), None, SALT)
     refused_rows(segment.parse(changed(made, rows=2)), "the header says 2")
     refused_rows(segment.parse(changed(made, rows=0)), "no rows")
     refused_rows(segment.parse(changed(made, seq_last=FIRST + 7)), "does not say where")
@@ -396,7 +363,7 @@ def test_rows_that_do_not_match_the_header_are_refused() -> None:
 
 @pytest.mark.parametrize("items", [{"columns": {"a": "f"}}, {"size": "1"}, {"size": True}, {"body": "text"}], ids=str)
 def test_malformed_columns_are_refused(items: dict[str, object]) -> None:
-    made = segment.encode(header(1), batch(1), None, KEY)
+    made = segment.encode(header(1), batch(1), None, SALT)
     refused_rows(segment.parse(changed(made, **items)), "malformed")
 
 
@@ -422,9 +389,9 @@ PLAIN = st.recursive(
 
 
 @given(st.lists(PLAIN, max_size=20), st.data())
-def test_any_signed_content_is_read_or_refused(items: list[object], data: st.DataObject) -> None:
-    read_or_refused(signed(items))
-    listed = content(segment.encode(header(2), batch(2), None, KEY).data)
+def test_any_content_is_read_or_refused(items: list[object], data: st.DataObject) -> None:
+    read_or_refused(cbor.dumps(items))
+    listed = content(segment.encode(header(2), batch(2), None, SALT).data)
     for _ in range(data.draw(st.integers(1, 3))):
         listed[data.draw(st.integers(0, len(listed) - 1))] = data.draw(PLAIN)
-    read_or_refused(signed(listed))
+    read_or_refused(cbor.dumps(listed))

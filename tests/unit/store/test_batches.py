@@ -34,7 +34,7 @@ def layer(
         hash="e" * 64,
         key_id="k" * 32,
         state=State.WAITING,
-        verified=True,
+        checkpoint=1,
     )
 
 

@@ -12,8 +12,20 @@ from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.ids import StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
-from datasync.store import ageing, attachments, consents, handovers, peers, segments, streams, tables, workers
+from datasync.store import (
+    ageing,
+    attachments,
+    checkpoints,
+    consents,
+    handovers,
+    peers,
+    segments,
+    streams,
+    tables,
+    workers,
+)
 from datasync.store.ageing import Aged
+from datasync.store.checkpoints import Standing
 from datasync.store.database import Database
 from datasync.store.segments import NewSegment, State, StoredSegment
 from datasync.views.withdrawals import withdrawn
@@ -40,7 +52,7 @@ BASE = StoredSegment(
     hash="",
     key_id="",
     state=State.WAITING,
-    verified=True,
+    checkpoint=1,
 )
 AGED = [Aged(1, A, "watch-1", 10, 0, HybridTime(0, 0)), Aged(2, B, None, 10, 0, HybridTime(0, 0))]
 HIDDEN = NewSegment(body=b"body", visible=False, **{name: getattr(BASE, name) for name in SHARED})
@@ -78,7 +90,18 @@ QUERIES: dict[str, Callable[[Connection], object]] = {
     "of_stream within": lambda tx: segments.of_stream(tx, A, RANGES),
     "bodies": lambda tx: segments.bodies(tx, [1, 2, 3]),
     "mark": lambda tx: segments.mark(tx, A, RANGES, State.SAFE, from_states=[State.WAITING]),
-    "mark_verified": lambda tx: segments.mark_verified(tx, [1, 2]),
+    "mark_these": lambda tx: segments.mark_these(tx, [1, 2], State.SAFE, from_states=[State.WAITING]),
+    "unsigned": lambda tx: segments.unsigned(tx, A, RANGES),
+    "sign": lambda tx: segments.sign(tx, {1: 1, 2: 1}),
+    "show": lambda tx: segments.show(tx, [1, 2]),
+    "checkpoints in a standing": lambda tx: checkpoints.in_standing(tx, Standing.PENDING, limit=10),
+    "checkpoints of segments": lambda tx: checkpoints.of_segments(tx, [1, 2]),
+    "checkpoints owed": lambda tx: checkpoints.owed_of_sent(tx, limit=10),
+    "checkpoints acknowledged": lambda tx: checkpoints.acknowledge(tx, {A: RANGES}),
+    "checkpoints again": lambda tx: checkpoints.again(tx, A, RANGES, Standing.PENDING),
+    "checkpoints pending": lambda tx: checkpoints.pending_of(tx, [A, B]),
+    "checkpoints idle": lambda tx: checkpoints.delete_idle(tx, A, 3, 9),
+    "checkpoints.delete": lambda tx: checkpoints.delete(tx, [A, B]),
     "partners": lambda tx: segments.partners(tx, [BASE], [Tier.EDGE_PRIVATE, Tier.USER_PRIVATE]),
     "count": lambda tx: segments.count(tx, [State.WAITING, State.DURABLE]),
     "conceal": lambda tx: segments.conceal(tx, [A, B]),

@@ -1,4 +1,6 @@
-"""Receiving: verified, checked against what the sender may send, stored once, all of it or nothing."""
+"""Receiving: checked against what the sender may send, stored once, all of it or nothing; shown when verified."""
+
+from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 import pytest
@@ -18,12 +20,13 @@ from datasync.domain.errors import (
 from datasync.domain.ids import NodeName, node_name, stream_id
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Place, Tier
-from datasync.protocol import segment
+from datasync.protocol import checkpoint, segment
+from datasync.protocol.checkpoint import Entry
 from datasync.security.vault import Vault
 from datasync.store import segments, streams, tables
 from datasync.store.segments import State
 from datasync.store.streams import Stream
-from datasync.sync.receiver import Receipt, receive
+from datasync.sync.receiver import Receipt, receive, receive_signed
 
 WATCH, OTHER = node_name("watch-1"), node_name("watch-2")
 
@@ -32,7 +35,7 @@ def key_of(tier: Tier, owner: int = 1) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(bytes([owner, tier]) * 16)
 
 
-def signed(
+def made(
     first: int,
     count: int = 1,
     tier: Tier = Tier.PUBLIC,
@@ -56,15 +59,34 @@ def signed(
         meta={},
         previous="",
     )
-    return segment.encode(header, pa.record_batch({"label": pa.array(["x"] * count)}), None, signing).data
+    salt = segment.salt_of(header, signing)
+    return segment.encode(header, pa.record_batch({"label": pa.array(["x"] * count)}), None, salt).data
+
+
+def signature(*blobs: bytes, key: Ed25519PrivateKey) -> bytes:
+    """Return a checkpoint of segments of one stream."""
+    parsed = [segment.parse(blob) for blob in blobs]
+    entries = [Entry(each.header.seq_first, each.header.seq_last, each.hash) for each in parsed]
+    return checkpoint.sign(entries, key).data
 
 
 PUBLIC = stream_id(key_of(Tier.PUBLIC).public_key().public_bytes_raw())
 PRIVATE = stream_id(key_of(Tier.EDGE_PRIVATE).public_key().public_bytes_raw())
 
 
-def at_edge(tx: Connection, vault: Vault, now: Instant, *blobs: bytes, device: NodeName | None = WATCH) -> Receipt:
-    return receive(tx, vault, Place.EDGE, device, blobs, now)
+def at_edge(
+    tx: Connection,
+    vault: Vault,
+    now: Instant,
+    *blobs: bytes,
+    device: NodeName = WATCH,
+    signatures: Iterable[bytes] = (),
+) -> Receipt:
+    return receive(tx, vault, Place.EDGE, device, blobs, signatures, now)
+
+
+def at_cloud(tx: Connection, vault: Vault, now: Instant, *blobs: bytes, signatures: Iterable[bytes] = ()) -> Receipt:
+    return receive_signed(tx, vault, Place.CLOUD, blobs, signatures, now)
 
 
 def held(tx: Connection) -> list[object]:
@@ -72,54 +94,69 @@ def held(tx: Connection) -> list[object]:
     return [tuple(row) for table in found for row in tx.execute(select(table))]
 
 
-def test_new_segments_are_stored_visible_and_acknowledged(tx: Connection, vault: Vault, now: Instant) -> None:
-    blobs = [signed(0, 3), signed(0, 3, Tier.EDGE_PRIVATE), signed(3)]
+def test_new_segments_are_stored_and_acknowledged_and_hidden_until_they_are_verified(
+    tx: Connection, vault: Vault, now: Instant
+) -> None:
+    blobs = [made(0, 3), made(0, 3, Tier.EDGE_PRIVATE), made(3)]
     receipt = at_edge(tx, vault, now, *blobs)
     assert (receipt.segments, receipt.rows, receipt.duplicates) == (3, 7, 0)
     assert receipt.durable == {PUBLIC: RangeSet.of([(0, 3)]), PRIVATE: RangeSet.of([(0, 2)])}
     assert {each.stream: each.have for each in receipt.streams} == receipt.durable
     stored = segments.page(tx, after_id=0, limit=9)
-    assert [each.verified and each.position is not None for each in stored] == [True] * 3
+    assert {(each.checkpoint, each.position, each.state) for each in stored} == {(None, None, State.LOCAL)}
     bodies = segments.bodies(tx, [each.id for each in stored])
     opened = [vault.decrypt(each.stream, each.key_id, each.seq_first, bodies[each.id]) for each in stored]
     assert opened == blobs
     assert [stream.device for stream in streams.of_device(tx, WATCH)] == [WATCH, WATCH]
 
 
-def test_an_edge_owes_the_cloud_what_is_public_and_the_cloud_owes_nobody(
-    tx: Connection, vault: Vault, now: Instant
-) -> None:
-    at_edge(tx, vault, now, signed(0), signed(0, tier=Tier.EDGE_PRIVATE))
-    assert {each.stream: each.state for each in segments.page(tx, after_id=0, limit=9)} == {
-        PUBLIC: State.WAITING,
-        PRIVATE: State.LOCAL,
-    }
-    tx.execute(tables.segments.delete())
-    tx.execute(tables.streams.delete())
-    receive(tx, vault, Place.CLOUD, None, [signed(0)], now)
-    assert [each.state for each in segments.page(tx, after_id=0, limit=9)] == [State.LOCAL]
+def test_the_cloud_shows_at_once_what_comes_with_its_signature(tx: Connection, vault: Vault, now: Instant) -> None:
+    blobs = [made(0, 3), made(3)]
+    at_cloud(tx, vault, now, *blobs, signatures=[signature(*blobs, key=key_of(Tier.PUBLIC))])
+    stored = segments.page(tx, after_id=0, limit=9)
+    assert [(each.state, each.position is None, each.checkpoint) for each in stored] == [(State.LOCAL, False, 1)] * 2
     assert streams.get(tx, [PUBLIC])[PUBLIC].device is None
+
+
+FORGED: dict[str, Callable[[bytes], list[bytes]]] = {
+    "no signature": lambda blob: [],
+    "another segment's": lambda blob: [signature(made(9), key=key_of(Tier.PUBLIC))],
+    "another stream's": lambda blob: [signature(blob, key=key_of(Tier.PUBLIC, owner=2))],
+    "a changed one": lambda blob: [
+        (lambda it: it[:-1] + bytes([it[-1] ^ 1]))(signature(blob, key=key_of(Tier.PUBLIC)))
+    ],
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_the_cloud_takes_nothing_that_its_stream_did_not_sign(
+    tx: Connection, vault: Vault, now: Instant, what: str
+) -> None:
+    """Numbers that anybody could take up would keep the stream's own segments out."""
+    with pytest.raises(SignatureInvalid):
+        at_cloud(tx, vault, now, made(0), signatures=FORGED[what](made(0)))
+    assert held(tx) == []
 
 
 def test_what_is_there_already_is_acknowledged_again_and_otherwise_ignored(
     tx: Connection, vault: Vault, now: Instant
 ) -> None:
-    at_edge(tx, vault, now, signed(0, 3))
+    at_edge(tx, vault, now, made(0, 3))
     before = held(tx)
-    receipt = at_edge(tx, vault, now, signed(0, 3), signed(1))
+    receipt = at_edge(tx, vault, now, made(0, 3), made(1))
     assert (receipt.segments, receipt.rows, receipt.duplicates) == (0, 0, 2)
     assert receipt.durable == {PUBLIC: RangeSet.of([(0, 2)])}
     assert held(tx) == before
 
 
 def test_the_same_segment_twice_in_one_message_is_stored_once(tx: Connection, vault: Vault, now: Instant) -> None:
-    receipt = at_edge(tx, vault, now, signed(4, 2), signed(4, 2))
+    receipt = at_edge(tx, vault, now, made(4, 2), made(4, 2))
     assert (receipt.segments, receipt.duplicates) == (1, 1)
 
 
 def test_an_acknowledgement_says_only_what_was_in_the_message(tx: Connection, vault: Vault, now: Instant) -> None:
-    at_edge(tx, vault, now, signed(0, 5))
-    assert at_edge(tx, vault, now, signed(7)).durable == {PUBLIC: RangeSet.of([(7, 7)])}
+    at_edge(tx, vault, now, made(0, 5))
+    assert at_edge(tx, vault, now, made(7)).durable == {PUBLIC: RangeSet.of([(7, 7)])}
     assert streams.get(tx, [PUBLIC])[PUBLIC].have == RangeSet.of([(0, 4), (7, 7)])
 
 
@@ -129,13 +166,13 @@ def test_an_empty_message_is_nothing(tx: Connection, vault: Vault, now: Instant)
 
 BAD: dict[str, tuple[bytes, type[DatasyncError]]] = {
     "bytes that are no segment": (b"nonsense", SegmentInvalid),
-    "a changed byte": ((lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]))(signed(50)), SignatureInvalid),
-    "the user's alone": (signed(50, tier=Tier.USER_PRIVATE), TierForbidden),
-    "another device's stream": (signed(50, key=key_of(Tier.PUBLIC, owner=2)), StreamForeign),
-    "a stream of another collection": (signed(50, collection="other"), SegmentInvalid),
-    "a stream of another tier": (signed(50, tier=Tier.EDGE_PRIVATE, key=key_of(Tier.PUBLIC)), SegmentInvalid),
-    "numbers that overlap stored ones": (signed(2, 4), SegmentConflict),
-    "numbers that overlap those of the same message": (signed(42, 10), SegmentConflict),
+    "half of a segment": (made(50)[:-1], SegmentInvalid),
+    "the user's alone": (made(50, tier=Tier.USER_PRIVATE), TierForbidden),
+    "another device's stream": (made(50, key=key_of(Tier.PUBLIC, owner=2)), StreamForeign),
+    "a stream of another collection": (made(50, collection="other"), SegmentInvalid),
+    "a stream of another tier": (made(50, tier=Tier.EDGE_PRIVATE, key=key_of(Tier.PUBLIC)), SegmentInvalid),
+    "numbers that overlap stored ones": (made(2, 4), SegmentConflict),
+    "numbers that overlap those of the same message": (made(42, 10), SegmentConflict),
 }
 
 
@@ -144,18 +181,20 @@ def test_a_message_with_one_that_does_not_fit_leaves_nothing(
     tx: Connection, vault: Vault, now: Instant, what: str
 ) -> None:
     bad, error = BAD[what]
-    at_edge(tx, vault, now, signed(0, 3))
-    at_edge(tx, vault, now, signed(0, key=key_of(Tier.PUBLIC, owner=2)), device=OTHER)
+    at_edge(tx, vault, now, made(0, 3))
+    at_edge(tx, vault, now, made(0, key=key_of(Tier.PUBLIC, owner=2)), device=OTHER)
     before = held(tx)
-    fresh = signed(0, tier=Tier.EDGE_PRIVATE)  # a stream that is new here
+    fresh = made(0, tier=Tier.EDGE_PRIVATE)  # a stream that is new here
     with pytest.raises(error):
-        at_edge(tx, vault, now, fresh, signed(40, 5), bad)
+        at_edge(tx, vault, now, fresh, made(40, 5), bad)
     assert held(tx) == before
 
 
 def test_the_cloud_holds_nothing_but_what_is_public(tx: Connection, vault: Vault, now: Instant) -> None:
+    blob = made(0, tier=Tier.EDGE_PRIVATE)
+    signatures = [signature(blob, key=key_of(Tier.EDGE_PRIVATE))]
     with pytest.raises(TierForbidden):
-        receive(tx, vault, Place.CLOUD, None, [signed(0), signed(0, tier=Tier.EDGE_PRIVATE)], now)
+        at_cloud(tx, vault, now, blob, signatures=signatures)
     assert held(tx) == []
 
 
@@ -163,16 +202,16 @@ def test_more_streams_than_a_device_may_have_are_refused(tx: Connection, vault: 
     for number in range(limits.STREAMS_PER_DEVICE_MAX):
         streams.add(tx, Stream(stream_id(number.to_bytes(32)), number.to_bytes(32), WATCH, "steps", Tier.PUBLIC), now)
     with pytest.raises(SegmentInvalid, match="256 streams"):
-        at_edge(tx, vault, now, signed(0))
+        at_edge(tx, vault, now, made(0))
 
 
 def test_more_gaps_than_a_range_set_may_have_are_refused_but_not_what_fills_one(
     tx: Connection, vault: Vault, now: Instant
 ) -> None:
-    at_edge(tx, vault, now, signed(0))
+    at_edge(tx, vault, now, made(0))
     gaps = RangeSet.of((2 * number, 2 * number) for number in range(limits.RANGES_MAX))
     streams.put_have(tx, {PUBLIC: gaps})
     with pytest.raises(SegmentInvalid, match="gaps"):
-        at_edge(tx, vault, now, signed(2 * limits.RANGES_MAX))
-    at_edge(tx, vault, now, signed(1))
+        at_edge(tx, vault, now, made(2 * limits.RANGES_MAX))
+    at_edge(tx, vault, now, made(1))
     assert len(streams.get(tx, [PUBLIC])[PUBLIC].have.ranges) == limits.RANGES_MAX - 1

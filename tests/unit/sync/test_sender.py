@@ -38,7 +38,7 @@ def layer(number: int, tier: Tier, size_bytes: int) -> NewSegment:
         hash=f"{number:064x}",
         key_id="k" * 32,
         state=State.WAITING,
-        verified=True,
+        checkpoint=1,
         body=b"x",
         visible=True,
     )

@@ -20,13 +20,15 @@ from datasync.policy.loading import load
 from datasync.policy.projection import to_batch
 from datasync.security.vault import Vault
 from datasync.store import consents, policies, segments, streams, tables
+from datasync.store.checkpoints import Standing
 from datasync.store.consents import Consent
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
 from datasync.store.policies import StoredPolicy
 from datasync.store.segments import NewSegment, State, StoredSegment
 from datasync.store.streams import Stream
-from datasync.sync.capture import Captor
+from datasync.sync.capture import Captor, own_streams
+from datasync.sync.signing import sign
 from datasync.views.batches import Chunk
 from datasync.views.plan import ViewPlan, plan
 from datasync.views.read import read
@@ -119,7 +121,9 @@ class Site:
         batch = to_batch(self.policy.collections[collection], rows)
         with self.database.write() as tx:
             captor = self.captor(device, **meta)
-            return captor.capture(tx, self.policy, collection, batch, self._stamp, self.now)
+            numbers = captor.capture(tx, self.policy, collection, batch, self._stamp, self.now)
+            sign(tx, own_streams(tx, NodeName(device), collection).values(), captor.stream_key, Standing.KNOWN)
+            return numbers
 
     def plan(self, name: str, purpose: str = "service.routing", collection: str = "trips") -> ViewPlan:
         return plan(self.policy, worker(self.policy, name), collection, purpose)

@@ -12,7 +12,8 @@ from datasync.domain.clock import HybridTime
 from datasync.domain.ids import stream_id
 from datasync.domain.tiers import Tier
 from datasync.protocol.segment import Header
-from datasync.views.layers import Layer, join
+from datasync.store.opening import Layer
+from datasync.views.layers import join
 
 FIRST = 100
 FIELDS = pa.schema(

@@ -192,7 +192,7 @@ def test_a_key_that_was_destroyed_is_what_a_read_counts_too(edge, trip):
     assert edge.withheld("router") == {"KEY_UNAVAILABLE": 1}
 
 
-def test_a_signature_that_does_not_hold_is_told(edge, trip):
+def test_content_that_is_not_what_was_announced_is_told(edge, trip):
     edge.capture("watch-1", [trip()])
     stored = edge.stored(EDGE)[0]
     with edge.database.write() as tx:
@@ -200,8 +200,8 @@ def test_a_signature_that_does_not_hold_is_told(edge, trip):
         data = bytearray(edge.vault.decrypt(stored.stream, stored.key_id, stored.seq_first, body))
         data[-1] ^= 1
         segments.delete(tx, [stored.stream])
-        segments.append(tx, [edge.sealed(stored, bytes(data), verified=False)])
-    assert ask(edge, "router", edge.stored(EDGE)[0].id).code == "SIGNATURE_INVALID"
+        segments.append(tx, [edge.sealed(stored, bytes(data))])
+    assert ask(edge, "router", edge.stored(EDGE)[0].id).code == "SEGMENT_INVALID"
 
 
 def test_layers_of_different_policies_are_told(edge, trip):
@@ -213,8 +213,8 @@ def test_layers_of_different_policies_are_told(edge, trip):
         other = dataclasses.replace(signed.header, policy_digest="0" * 64)
         key = edge.captor("watch-1").stream_key("trips", PUBLIC, 0)
         segments.delete(tx, [public.stream])
-        forged = codec.encode(other, codec.rows(signed)[0], np.arange(1), key).data
-        segments.append(tx, [edge.sealed(public, forged)])
+        made = codec.encode(other, codec.rows(signed)[0], np.arange(1), codec.salt_of(other, key))
+        segments.append(tx, [edge.sealed(public, made.data, hash=made.hash, policy_digest=other.policy_digest)])
     assert ask(edge, "router", private.id).code == "LAYERS_DISAGREE"
 
 
