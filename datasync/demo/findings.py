@@ -14,6 +14,7 @@ from datasync.demo.comparing import Comparison, compare, compare_counts
 from datasync.demo.forgetting import Forgotten
 from datasync.demo.leaks import Search
 from datasync.demo.meanwhile import SECOND, Happened, of_wearer, statistics
+from datasync.demo.proofs import Proof
 from datasync.demo.recordings import CHANNELS, COLLECTION, PRIVATE, PUBLIC_CHANNELS, DemoData
 from datasync.demo.roles import splits
 from datasync.demo.town import Node, Town
@@ -113,6 +114,7 @@ class Findings:
     happened: Happened
     forgotten: Forgotten
     visits: tuple[Visit, ...]
+    proofs: tuple[Proof, ...]
     leaks: Search
     seconds: float
 
@@ -145,6 +147,8 @@ class Findings:
         yield "a wearer who wants to be forgotten", not self.forgotten.is_clean or bool(self.leaks.back)
         for visit in self.visits:
             yield f"what another operator has of {visit.device}", not visit.is_clean
+        for proof in self.proofs:
+            yield f"what {proof.place} can prove", not proof.is_clean
         yield "leaks", bool(self.leaks.leaked) or self.leaks.control_found != self.leaks.control_wanted
 
     def interruption_ms(self, share: float) -> float | None:

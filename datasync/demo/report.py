@@ -39,6 +39,7 @@ def as_json(found: Findings) -> dict[str, Any]:
         "withdrawal_and_rollout": asdict(found.happened) | asdict(looked.statistics),
         "forgotten": asdict(found.forgotten) | {"back": list(found.leaks.back), "clean": found.forgotten.is_clean},
         "visits": [asdict(each) for each in found.visits],
+        "proofs": [asdict(each) for each in found.proofs],
         "learning": looked.learning.to_dict() if looked.learning else {"missing": looked.learning_missing},
         "leaks": asdict(found.leaks),
     }
@@ -53,6 +54,7 @@ def show(found: Findings, console: Console) -> None:
     _show_policy_at_work(found, console)
     _show_forgotten(found, console)
     _show_visits(found, console)
+    _show_proofs(found, console)
     _show_learning(found, console)
     _show_leaks(found, console)
     verdict = "nothing lost, doubled, changed or leaked" if found.is_clean else f"NOT CLEAN: {', '.join(found.faults)}"
@@ -165,6 +167,18 @@ def _show_visits(found: Findings, console: Console) -> None:
             "yes" if each.linked else "no",
             f"{each.ms:,} ms",
         )
+    console.print(table)
+
+
+def _show_proofs(found: Findings, console: Console) -> None:
+    table = Table(
+        *("place", "segments", "not proven", "signatures", "acts logged", "views logged", "changed or missing"),
+        title="Whose every segment is, and what was done, verified once more",
+    )
+    for each in found.proofs:
+        numbers = (each.segments, each.unproven, each.signatures, each.entries.get("audit", 0))
+        counts = [f"{number:,}" for number in (*numbers, each.entries.get("decisions", 0))]
+        table.add_row(each.place, *counts, ", ".join(each.wrong) or "nothing")
     console.print(table)
 
 

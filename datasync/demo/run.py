@@ -29,6 +29,7 @@ from datasync.demo.guest import needles as guest_needles
 from datasync.demo.leaks import Tap, needles, search
 from datasync.demo.meanwhile import SECOND, Happened, Meanwhile
 from datasync.demo.options import DemoOptions
+from datasync.demo.proofs import proofs
 from datasync.demo.recordings import DemoData, DeviceData, load
 from datasync.demo.town import Node, Town
 from datasync.demo.visiting import visits
@@ -92,7 +93,9 @@ async def _tapped(
     with _step(progress, "searching for leaks"):
         everybody = [*town.devices, town.guest]
         leaks = search(needles(data), guest_needles(guest), tap, town.servers, everybody)
-    return Findings(looked, told, happened, forgotten, visited, leaks, time.monotonic() - began)
+    with _step(progress, "verifying signatures and logs once more"):
+        proven = proofs(town)
+    return Findings(looked, told, happened, forgotten, visited, proven, leaks, time.monotonic() - began)
 
 
 async def _record(
