@@ -1,11 +1,12 @@
 # `make demo` and `make test` need nothing but git, python3 (3.11 or newer) and make: each sets up what it uses.
 #
 #   make demo [ARGS="--devices 3"]     the worked example on real data; no server, nothing outside this folder
-#   make test [ARGS="tests/unit"]      the tests; installs Mosquitto, PostgreSQL and Chromium from Debian where it may
+#   make test [ARGS="tests/unit"]      the tests; installs Mosquitto, PostgreSQL, Chromium, SPIN from Debian where it may
 #   make lint                          style, types, the direction of imports, the size of functions and files
 #   make bench [ARGS=…]                the benchmarks
 #   make fuzz [FUZZ_SECONDS=300]       coverage-guided fuzzing of the parsers
 #   make simulate [SEEDS=1000]         the deterministic simulation of whole deployments
+#   make model [ARGS=--full]           the model of the handover protocol, in every state (installs SPIN)
 #   make wheel                         dist/datasync-….whl and the source archive
 #   make clean                         remove what the targets above made
 
@@ -16,7 +17,7 @@ SEEDS ?= 100
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint bench fuzz simulate wheel clean
+.PHONY: demo test lint bench fuzz simulate model wheel clean
 
 demo: .venv/.with-demo
 	$(BIN)/datasync demo $(ARGS)
@@ -36,6 +37,9 @@ bench: .venv/.with-bench
 
 simulate: .venv/.with-all
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
+
+model: .venv/.with-all
+	.ci/with-servers $(BIN)/python -m tests.model.run $(ARGS)
 
 fuzz: .venv/.with-all
 	$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(ARGS)
