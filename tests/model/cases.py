@@ -103,4 +103,14 @@ MUTANTS = {
         "I5",
         Case("", edges=2, preparations=0, mutant="MUTANT_KEEP_KEYS"),
     ),
+    "forget-sources": Mutant(
+        "an edge that is attached to again waits no longer for an older source",
+        "I3",
+        Case("", edges=2, tokens=4, preparations=0, mutant="MUTANT_FORGET_SOURCES"),
+    ),
+    "forget-keys": Mutant(
+        "the device forgets the key under which an edge that it did not reach again still seals",
+        "I2",
+        Case("", edges=2, tokens=4, preparations=0, mutant="MUTANT_FORGET_KEYS"),
+    ),
 }

@@ -20,7 +20,7 @@ BUILD_SECONDS_MAX = 120
 
 _INCOMPLETE = {
     "max search depth too small": f"some runs are longer than {DEPTH_MAX} steps",
-    "reached -DMEMLIM bound": "out of the memory it may take",
+    "reached -DMEMLIM bound": "it may take no more memory",
 }
 
 
@@ -47,12 +47,15 @@ class Outcome:
 
     @property
     def holds(self) -> bool:
-        """Whether the search was as complete as its kind can be, and found nothing."""
-        return self.violation is None and self.cut_short is None
+        """Whether the search found nothing and, unless it only remembers hashes, visited every state."""
+        return self.violation is None and (self.cut_short is None or self.case.bits is not None)
 
     def __str__(self) -> str:
         kind = f"bitstate, 2^{self.case.bits} bits" if self.case.bits else "exhaustive"
-        kind = "until a violation" if self.violation else f"cut short: {self.cut_short}" if self.cut_short else kind
+        if self.violation:
+            kind = "until a violation"
+        elif self.cut_short:
+            kind = f"cut short, as {self.cut_short}"
         return (
             f"{self.states:,} states, {self.transitions:,} transitions, depth {self.depth:,}, "
             f"{self.seconds:.1f} s ({kind})"

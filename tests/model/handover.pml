@@ -224,7 +224,11 @@ inline move(target) {	/* whereabouts.move; then DeviceNode._attach says ATTACH, 
 		s++
 	:: else -> break
 	od;
+#ifdef MUTANT_FORGET_KEYS
+	here.ring[target] = BIT(k);
+#else
 	here.ring[target] = here.ring[target] | BIT(k);
+#endif
 	tokens = k + 1; named = named | BIT(target);
 	told_durable = 0; told_safe = 0;
 #if LOSSES > 0
@@ -382,7 +386,11 @@ inline attach() {	/* machine.attach, Target.attach */
 #if LOSSES > 0
 	prepared_nonce[self] = 0;
 #endif
+#ifdef MUTANT_FORGET_SOURCES
+	pending[self] = t_visits[k] & ~BIT(self);
+#else
 	pending[self] = pending[self] | (t_visits[k] & ~BIT(self));
+#endif
 	unreleased[self] = unreleased[self] | (t_visits[k] & ~BIT(self));
 	fence[k] = fence[k] | pending[self];
 	adopted[self] = adopted[self] | t_keys[k]; session[self] = 1;	/* transfer.adopt, accounts.save_keys */
