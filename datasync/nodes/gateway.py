@@ -64,7 +64,7 @@ class Gateway:
         stamp = self._node.stamp(turn.now)
         self._captor(address.owner).capture(turn.tx, policy, address.collection, batch, stamp, turn.now)
         layers = own_streams(turn.tx, address.owner, address.collection).values()
-        sign(turn.tx, layers, self.stream_key(address.owner), Standing.KNOWN)
+        sign(turn.tx, layers, self.stream_key(address.owner), lambda _: Standing.KNOWN)
         turn.count("captured", address.collection, len(rows))
         if account.state is not EdgeState.ACTIVE:
             served = Account(address.owner, state=EdgeState.ACTIVE, registered=True, since_ms=turn.now.wall_ms)

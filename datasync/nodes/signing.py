@@ -5,18 +5,31 @@ signed as it is taken, and of many that come fast only some signatures are made.
 that it signs; where those were sent before, it goes by itself.
 """
 
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from datasync.domain import limits
-from datasync.domain.tiers import Place
+from datasync.domain.tiers import Place, Tier
 from datasync.nodes.node import Node, Turn
 from datasync.store import checkpoints, streams
-from datasync.store.checkpoints import Standing
+from datasync.store.checkpoints import Standing, StoredCheckpoint
 from datasync.store.segments import State, StoredSegment
 from datasync.sync.signing import StreamKey, sign
 
 SIGN_ROWS = 64
 """Unsigned rows of a collection that are signed at once: a signature takes about 50 us, so 1 us a row at most."""
+
+
+PATIENCE = 4
+"""How many times longer than for segments to wait for an answer: it comes later, and a repetition costs a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """When a checkpoint that was sent is sent again, and how long after the last time that is."""
+
+    due_ms: int
+    interval_ms: int
 
 
 class Signing:
@@ -34,7 +47,8 @@ class Signing:
         self._unsigned: dict[str, int] = {}
         self._signed_ms: dict[str, int] = {}
         self._loose: dict[int, bytes] = {}
-        self._look_ms: int | None = None
+        self._sent: dict[int, _Retry] = {}
+        self._looked = False
 
     def begin(self, turn: Turn) -> None:
         """Sign what the process before could not any more."""
@@ -46,10 +60,16 @@ class Signing:
         """Take note of rows that are to be signed."""
         self._unsigned[collection] = self._unsigned.get(collection, 0) + rows
 
-    def look_again(self, turn: Turn) -> None:
+    def look_again(self) -> None:
         """Send by itself what is owed to an edge that the device attached to."""
         self._loose.clear()
-        self._look_ms = turn.now.steady_ms
+        self._sent.clear()
+        self._looked = False
+
+    def acknowledge(self, known: Iterable[StoredCheckpoint]) -> None:
+        """The edge has these."""
+        for each in known:
+            self._sent.pop(each.id, None)
 
     def duties(self, turn: Turn, *, everything: bool = False) -> None:
         """Sign what is due, or all."""
@@ -65,35 +85,49 @@ class Signing:
         signing = checkpoints.of_segments(turn.tx, [each.id for each in sent])
         for each in signing:
             self._loose.pop(each.id, None)
-        self._look_soon(turn, signing)
+            if each.standing is Standing.OWED:
+                self._note_sent(turn, each.id)
         return [each.body for each in signing]
 
     def loose(self, turn: Turn) -> list[bytes]:
-        """Return the checkpoints to send by themselves, which are looked for again until they are acknowledged."""
-        if self._look_ms is not None and turn.now.steady_ms >= self._look_ms:
+        """Return the checkpoints to send by themselves; what is not acknowledged is sent again."""
+        if not self._looked:
             owed = checkpoints.owed_of_sent(turn.tx, limit=limits.CHECKPOINTS_CARRIED_MAX)
-            self._loose |= {each.id: each.body for each in owed}
-            self._look_ms = None
-        loose, self._loose = list(self._loose.values()), {}
-        self._look_soon(turn, loose)
-        turn.effects.wake(self._look_ms)
-        return loose
+            self._loose |= {each.id: each.body for each in owed if each.id not in self._sent}
+            self._looked = len(owed) < limits.CHECKPOINTS_CARRIED_MAX
+        overdue = [number for number, each in self._sent.items() if each.due_ms <= turn.now.steady_ms]
+        for each in checkpoints.get(turn.tx, overdue):
+            if each.standing is Standing.OWED:
+                self._loose[each.id] = each.body
+            else:
+                del self._sent[each.id]
+        loose, self._loose = self._loose, {}
+        for number in loose:
+            self._note_sent(turn, number)
+        turn.effects.wake(min((each.due_ms for each in self._sent.values()), default=None))
+        return list(loose.values())
 
     def carried(self, turn: Turn) -> list[bytes]:
         """Return, everything signed, the checkpoints that the edge before may not have heard of."""
         self.duties(turn, everything=True)
         return [each.body for each in checkpoints.owed_of_sent(turn.tx, limit=limits.CHECKPOINTS_CARRIED_MAX)]
 
-    def _look_soon(self, turn: Turn, sent: Sized) -> None:
-        if sent and self._look_ms is None:
-            self._look_ms = turn.now.steady_ms + self._node.kit.retry_ms
+    def _note_sent(self, turn: Turn, number: int) -> None:
+        before = self._sent.get(number)
+        interval_ms = 2 * before.interval_ms if before else PATIENCE * self._node.kit.retry_ms
+        interval_ms = min(interval_ms, limits.RETRY_MS_MAX)
+        self._sent[number] = _Retry(turn.now.steady_ms + interval_ms, interval_ms)
 
     def _sign(self, turn: Turn, collection: str) -> None:
         del self._unsigned[collection]
         self._signed_ms[collection] = turn.now.steady_ms
         layers = [each for each in streams.of_device(turn.tx, self._node.name) if each.collection == collection]
-        kept = [each for each in layers if each.tier > Place.EDGE.highest_tier]
-        sign(turn.tx, kept, self._stream_key, Standing.KNOWN)
-        for made in sign(turn.tx, [each for each in layers if each not in kept], self._stream_key, Standing.OWED):
-            if any(each.state is not State.WAITING or self._is_flying(each.id) for each in made.segments):
+        for made in sign(turn.tx, layers, self._stream_key, _standing):
+            leaves = _standing(made.segments[0].tier) is Standing.OWED
+            if leaves and any(each.state is not State.WAITING or self._is_flying(each.id) for each in made.segments):
                 self._loose[made.id] = made.data
+
+
+def _standing(tier: Tier) -> Standing:
+    """Return how far a device's checkpoint is when it is made: what never leaves it is owed to nobody."""
+    return Standing.OWED if tier <= Place.EDGE.highest_tier else Standing.KNOWN

@@ -16,8 +16,8 @@ from datasync.nodes.node import Node, Turn
 from datasync.protocol import topics
 from datasync.protocol.messages import Ack
 
-TELL_MS = 100
-"""How long a device may have to wait."""
+TELL_MS = 400
+"""How long a device may have to wait: long enough for both to be told at once, as each message costs it a commit."""
 
 Ranges = Mapping[StreamId, RangeSet]
 

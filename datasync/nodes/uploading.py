@@ -40,7 +40,7 @@ class Uploading:
     def acknowledge(self, turn: Turn, ack: Ack) -> None:
         """Take note of what the edge has."""
         self._sender.acknowledge(ack.durable)
-        progress.acknowledge(turn.tx, ack.durable, ack.safe, ack.signed)
+        self.signing.acknowledge(progress.acknowledge(turn.tx, ack.durable, ack.safe, ack.signed))
 
     def resume(self, turn: Turn, attached: Attached, *, arrived: bool) -> None:
         """Go on from what an edge has that the device attached to, or that has more now."""
@@ -48,7 +48,7 @@ class Uploading:
             if stream.tier <= Place.EDGE.highest_tier:
                 told = (of.get(stream.stream, NOTHING) for of in (attached.has, attached.safe, attached.signed))
                 progress.resume(turn.tx, stream, *told)
-        self.signing.look_again(turn)
+        self.signing.look_again()
         if arrived:
             self._sender.restart()
         else:

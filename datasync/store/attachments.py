@@ -16,6 +16,7 @@ from datasync.store import tables
 from datasync.store.statements import upsert
 
 _T = tables.attachments
+_STATES = select(_T.c.device, _T.c.state).where(_T.c.device.in_(bindparam("devices", expanding=True)))
 _GET = select(_T).where(_T.c.device == bindparam("of_device"))
 
 
@@ -61,6 +62,11 @@ def all(tx: Connection, states: Iterable[str] | None = None) -> list[Attachment]
     if states is not None:
         query = query.where(_T.c.state.in_(list(states)))
     return [_attachment(row) for row in tx.execute(query)]
+
+
+def states(tx: Connection, devices: Iterable[str]) -> dict[str, str]:
+    """Return by device in what state its attachment is."""
+    return {row.device: row.state for row in tx.execute(_STATES, {"devices": list(devices)})}
 
 
 def owing(tx: Connection) -> list[Attachment]:

@@ -8,9 +8,10 @@ together.
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, insert, select, update
 from sqlalchemy import delete as sql_delete
 
 from datasync.domain.ids import StreamId
@@ -20,6 +21,8 @@ from datasync.protocol import checkpoint
 from datasync.protocol.checkpoint import Checkpoint
 from datasync.store import counters, tables
 from datasync.store.segments import State
+from datasync.store.statements import Insert
+from datasync.store.statements import insert as insert_or
 from datasync.store.streams import Stream
 
 _T = tables.checkpoints
@@ -29,9 +32,14 @@ _IN_STATE = select(_T).where(_T.c.state == bindparam("in_state")).order_by(_T.c.
 _GET = select(_T).where(_T.c.id.in_(bindparam("ids", expanding=True)))
 
 
-_SIGNING = select(_S.c.checkpoint).where(_S.c.id.in_(bindparam("ids", expanding=True)), _S.c.checkpoint.is_not(None))
-_SPAN = (_T.c.stream_id, _T.c.seq_last, _T.c.seq_first)
-_HERE = select(_T.c.id, *_SPAN).where(tuple_(*_SPAN).in_(bindparam("spans", expanding=True)))
+_SIGNING = (
+    select(_T)
+    .where(_T.c.id.in_(select(_S.c.checkpoint).where(_S.c.id.in_(bindparam("ids", expanding=True)))))
+    .order_by(_T.c.id)
+)
+_HERE = select(_T.c.id, _T.c.stream_id, _T.c.seq_last, _T.c.seq_first).where(
+    _T.c.stream_id.in_(bindparam("streams", expanding=True)), _T.c.seq_last.in_(bindparam("lasts", expanding=True))
+)
 _INSERT = insert(_T)
 
 
@@ -71,7 +79,10 @@ def arrive(tx: Connection, arrived: Iterable[Checkpoint], known: Mapping[StreamI
             new.append(each)
         else:
             before[each.stream] = before.get(each.stream, RangeSet()) | each.numbers
-    add(tx, new, Standing.PENDING)
+    if new:
+        first = counters.take(tx, _COUNTER, len(new))
+        rows = [_row(number, each, Standing.PENDING) for number, each in enumerate(new, first)]
+        tx.execute(_insert_new(tx.dialect.name), rows)
     return before
 
 
@@ -86,13 +97,20 @@ def add(tx: Connection, checkpoints: Sequence[Checkpoint], standing: Standing) -
     if not checkpoints:
         return []
     spans = {_span(each): each for each in checkpoints}
-    ids = {(row.stream_id, row.seq_last, row.seq_first): row.id for row in tx.execute(_HERE, {"spans": list(spans)})}
+    apart = {"streams": sorted({span[0] for span in spans}), "lasts": sorted({span[1] for span in spans})}
+    ids = {(row.stream_id, row.seq_last, row.seq_first): row.id for row in tx.execute(_HERE, apart)}
     new = [each for span, each in spans.items() if span not in ids]
-    if new:
-        first = counters.take(tx, _COUNTER, len(new))
-        tx.execute(_INSERT, [_row(number, each, standing) for number, each in enumerate(new, first)])
-        ids |= {_span(each): number for number, each in enumerate(new, first)}
+    ids |= {_span(each): number for each, number in zip(new, add_new(tx, [(n, standing) for n in new]), strict=True)}
     return [ids[_span(each)] for each in checkpoints]
+
+
+def add_new(tx: Connection, made: Sequence[tuple[Checkpoint, Standing]]) -> list[int]:
+    """Store checkpoints that cannot be here yet; return their ids. Raises StoreError, and all is lost, if one is."""
+    if not made:
+        return []
+    first = counters.take(tx, _COUNTER, len(made))
+    tx.execute(_INSERT, [_row(number, each, standing) for number, (each, standing) in enumerate(made, first)])
+    return list(range(first, first + len(made)))
 
 
 def in_standing(tx: Connection, standing: Standing, *, limit: int) -> list[StoredCheckpoint]:
@@ -118,8 +136,8 @@ def get(tx: Connection, ids: Iterable[int]) -> list[StoredCheckpoint]:
 
 
 def of_segments(tx: Connection, ids: Iterable[int]) -> list[StoredCheckpoint]:
-    """Return the checkpoints that sign these segments."""
-    return get(tx, tx.scalars(_SIGNING, {"ids": list(ids)}))
+    """Return the checkpoints that sign these segments, by id."""
+    return _stored(tx, _SIGNING, {"ids": list(ids)})
 
 
 def owed_of_sent(tx: Connection, *, limit: int) -> list[StoredCheckpoint]:
@@ -174,6 +192,11 @@ def delete_idle(tx: Connection, stream: StreamId, first: int = 0, last: int = SE
     ends = and_(_T.c.stream_id == stream, _T.c.seq_last.between(first, last), _T.c.state == int(Standing.KNOWN))
     within = and_(_S.c.stream_id == _T.c.stream_id, _S.c.seq_first.between(_T.c.seq_first, _T.c.seq_last))
     tx.execute(sql_delete(_T).where(ends, ~exists().where(within)))
+
+
+@cache
+def _insert_new(dialect: str) -> Insert:
+    return insert_or(dialect, _T).on_conflict_do_nothing(index_elements=["stream_id", "seq_last", "seq_first"])
 
 
 def _span(each: Checkpoint) -> tuple[StreamId, int, int]:

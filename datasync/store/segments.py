@@ -9,11 +9,23 @@ that no verified checkpoint of their stream signs yet.
 
 import enum
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy import delete as sql_delete
 
 from datasync.domain.clock import HybridTime
@@ -37,16 +49,25 @@ _OLDEST = select(_T.c.id).where(_IN_STATE).order_by(_T.c.id).limit(1)
 _BODIES = select(tables.bodies.c.id, tables.bodies.c.body).where(
     tables.bodies.c.id.in_(bindparam("ids", expanding=True))
 )
-_SHOW = update(_T).where(_T.c.id == bindparam("of_id")).values(position=bindparam("to"))
+_SETTLE = (
+    update(_T)
+    .where(_T.c.id == bindparam("of_id"))
+    .values(checkpoint=bindparam("by"), position=bindparam("at"), state=bindparam("to"))
+)
 _SIGN = update(_T).where(_T.c.id == bindparam("of_id")).values(checkpoint=bindparam("to"))
 _UNSIGNED = (
     select(_T)
     .where(
-        _T.c.stream_id == bindparam("of_stream"),
+        _T.c.stream_id.in_(bindparam("streams", expanding=True)),
         _T.c.seq_first.between(bindparam("first"), bindparam("last")),
         _T.c.checkpoint.is_(None),
     )
     .order_by(_T.c.seq_first)
+)
+_UNSIGNED_AT = select(_T).where(
+    _T.c.stream_id.in_(bindparam("streams", expanding=True)),
+    _T.c.seq_first.in_(bindparam("firsts", expanding=True)),
+    _T.c.checkpoint.is_(None),
 )
 _MARK = (
     update(_T)
@@ -122,6 +143,16 @@ class NewSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """What becomes of a hidden segment when it turns out whose it is."""
+
+    id: int
+    checkpoint: int
+    shown: bool
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """How much there is of one collection at one tier; ``bytes`` are those of the bodies."""
 
@@ -157,11 +188,17 @@ def reveal(tx: Connection, streams: Iterable[StreamId]) -> int:
     return count
 
 
-def show(tx: Connection, ids: Sequence[int]) -> None:
-    """Give positions to these segments, in the order given."""
-    if ids:
-        first = counters.take(tx, _COUNTER, len(ids))
-        tx.execute(_SHOW, [{"of_id": number, "to": position} for position, number in enumerate(ids, first)])
+def settle(tx: Connection, settled: Sequence[Settled]) -> None:
+    """Note what signs these segments and what state they are in; give positions to those that are shown, in order."""
+    if not settled:
+        return
+    shown = sum(each.shown for each in settled)
+    position = counters.take(tx, _COUNTER, shown) if shown else 0
+    rows = []
+    for each in settled:
+        rows.append({"of_id": each.id, "by": each.checkpoint, "at": position if each.shown else None, "to": each.state})
+        position += each.shown
+    tx.execute(_SETTLE, rows)
 
 
 def conceal(tx: Connection, streams: Iterable[StreamId]) -> int:
@@ -220,10 +257,21 @@ def mark_these(tx: Connection, ids: Iterable[int], state: State, *, from_states:
     tx.execute(update(_T).where(moving).values(state=int(state)))
 
 
-def unsigned(tx: Connection, stream: StreamId, numbers: RangeSet) -> list[StoredSegment]:
-    """Return by number the stream's segments that begin within ``numbers`` and that no checkpoint signs."""
-    found = (_stored(tx, _UNSIGNED, {"of_stream": stream, "first": first, "last": last}) for first, last in numbers)
+def unsigned(tx: Connection, streams: Iterable[StreamId], numbers: RangeSet) -> list[StoredSegment]:
+    """Return by number the streams' segments that begin within ``numbers`` and that no checkpoint signs."""
+    of = list(streams)
+    found = (_stored(tx, _UNSIGNED, {"streams": of, "first": first, "last": last}) for first, last in numbers)
     return [each for within in found for each in within]
+
+
+def unsigned_at(tx: Connection, begins: Collection[tuple[StreamId, int]]) -> list[StoredSegment]:
+    """Return the segments that no checkpoint signs and that begin there, by stream and first sequence number."""
+    if not begins:
+        return []
+    # SQLite finds no index for pairs; streams that were written together begin at the same numbers, mostly
+    apart = {"streams": sorted({stream for stream, _ in begins}), "firsts": sorted({first for _, first in begins})}
+    wanted = set(begins)
+    return [each for each in _stored(tx, _UNSIGNED_AT, apart) if (each.stream, each.seq_first) in wanted]
 
 
 def sign(tx: Connection, checkpoints: Mapping[int, int]) -> None:

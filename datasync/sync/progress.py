@@ -12,7 +12,7 @@ from datasync.domain.ids import StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
 from datasync.store import checkpoints, segments, streams
-from datasync.store.checkpoints import Standing
+from datasync.store.checkpoints import Standing, StoredCheckpoint
 from datasync.store.segments import State
 from datasync.store.streams import Stream
 
@@ -24,12 +24,11 @@ def acknowledge(
     durable: Mapping[StreamId, RangeSet],
     safe: Mapping[StreamId, RangeSet],
     signed: Mapping[StreamId, RangeSet],
-) -> None:
-    """Note what the edge has durably, what is safe, and which checkpoints it has verified."""
-    if signed:
-        checkpoints.acknowledge(tx, signed)
+) -> list[StoredCheckpoint]:
+    """Note what the edge has durably, what is safe, and what it has verified; return the checkpoints that it has."""
     for stream, here in streams.get(tx, durable.keys() | safe.keys()).items():
         _advance(tx, here, durable.get(stream, NOTHING), safe.get(stream, NOTHING) - here.safe)
+    return checkpoints.acknowledge(tx, signed) if signed else []
 
 
 def resume(tx: Connection, here: Stream, has: RangeSet, safe: RangeSet, signed: RangeSet) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
 from datasync.domain.limits import CHECKPOINT_SEGMENTS_MAX
+from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
 from datasync.protocol import checkpoint
 from datasync.protocol.checkpoint import Checkpoint, Entry
@@ -33,20 +34,26 @@ class Made:
     segments: list[StoredSegment]
 
 
-def sign(tx: Connection, layers: Iterable[Stream], stream_key: StreamKey, standing: Standing) -> list[Made]:
-    """Sign what is unsigned of the streams of one collection; the checkpoints get ``standing``."""
-    parts, signed = [], {}
+def sign(
+    tx: Connection, layers: Iterable[Stream], stream_key: StreamKey, standing: Callable[[Tier], Standing]
+) -> list[Made]:
+    """Sign what is unsigned of the streams of one collection; ``standing`` says how far a tier's checkpoints are."""
+    owed: dict[RangeSet, list[Stream]] = {}
     for layer in layers:
         if unsigned := layer.have - layer.signed:
-            found = segments.unsigned(tx, layer.stream, unsigned)
+            owed.setdefault(unsigned, []).append(layer)
+    parts = []
+    for numbers, alike in owed.items():
+        found = segments.unsigned(tx, [each.stream for each in alike], numbers)
+        for layer in alike:
+            own = [each for each in found if each.stream == layer.stream]
             key = stream_key(layer.collection, layer.tier, layer.generation)
-            parts.append([_part(found[first : first + _MOST], key) for first in range(0, len(found), _MOST)])
-            signed[layer.stream] = layer.have
+            parts.append([_part(own[first : first + _MOST], key) for first in range(0, len(own), _MOST)])
     together = [part for row in zip_longest(*parts) for part in row if part is not None]
-    ids = checkpoints.add(tx, [made for made, _ in together], standing)
+    ids = checkpoints.add_new(tx, [(made, standing(part[0].tier)) for made, part in together])
     done = [Made(number, made.data, part) for number, (made, part) in zip(ids, together, strict=True)]
     segments.sign(tx, {segment.id: made.id for made in done for segment in made.segments})
-    streams.put_signed(tx, signed)
+    streams.put_signed(tx, {layer.stream: layer.have for alike in owed.values() for layer in alike})
     return done
 
 

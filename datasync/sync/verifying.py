@@ -7,7 +7,6 @@ afterwards, a few checkpoints at a time, those of one batch's layers together.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 from sqlalchemy import Connection
 
@@ -27,11 +26,14 @@ VERIFIED_MAX = 16
 
 @dataclass(slots=True)
 class Verified:
-    """What came of it: the streams, by stream what its checkpoints are over, the segments signed now; what failed."""
+    """What came of it: the streams, by stream what its checkpoints are over, and by segment what signs it; what failed.
+
+    The segments are as they were: :func:`datasync.store.segments.settle` notes what becomes of them.
+    """
 
     streams: list[Stream] = field(default_factory=list)
     numbers: dict[StreamId, RangeSet] = field(default_factory=dict)
-    segments: list[StoredSegment] = field(default_factory=list)
+    segments: list[tuple[StoredSegment, int]] = field(default_factory=list)
     failures: list[tuple[StreamId, DatasyncError]] = field(default_factory=list)
 
 
@@ -51,47 +53,51 @@ def keep(tx: Connection, signed: Mapping[str, Checkpoint], hashes: Iterable[str]
     return dict(zip(of, checkpoints.add(tx, list(of.values()), Standing.KNOWN), strict=True))
 
 
-def verify(tx: Connection, up_to: int) -> Verified:
-    """Verify the oldest checkpoints that arrived, those with ids up to ``up_to``, and note what they sign."""
-    found = checkpoints.in_standing(tx, Standing.PENDING, limit=2 * VERIFIED_MAX)
-    return verify_these(tx, list(_lot(takewhile(lambda each: each.id <= up_to, found))))
+def lot(pending: Iterable[StoredCheckpoint]) -> Iterator[StoredCheckpoint]:
+    """Yield as many as are verified at one time, and those that follow with the same last number: of one batch."""
+    last = None
+    for taken, each in enumerate(pending):
+        if taken >= VERIFIED_MAX and each.seq_last != last:
+            return
+        last = each.seq_last
+        yield each
 
 
-def verify_these(tx: Connection, pending: Sequence[StoredCheckpoint]) -> Verified:
-    """Verify checkpoints and note what they sign."""
+def verify(tx: Connection, pending: Sequence[StoredCheckpoint]) -> Verified:
+    """Verify checkpoints that arrived, and find what they sign."""
     result = Verified()
-    known = streams.get(tx, {each.stream for each in pending})
-    signed: dict[int, int] = {}
-    forged = []
+    parsed, forged = {}, []
     for each in pending:
         try:
-            parsed = _verified(each)
+            parsed[each.id] = _verified(each)
         except MessageError as error:
             result.failures.append((each.stream, error))
             forged.append(each.id)
-            continue
-        result.numbers[each.stream] = result.numbers.get(each.stream, RangeSet()) | parsed.numbers
-        for segment in _unsigned(tx, parsed, result):
-            signed[segment.id] = each.id
-            result.segments.append(segment)
-    segments.sign(tx, signed)
-    checkpoints.settle(tx, [each.id for each in pending], Standing.KNOWN)
-    checkpoints.delete_these(tx, forged)
-    streams.put_signed(tx, {stream: known[stream].signed | numbers for stream, numbers in result.numbers.items()})
-    result.streams = [known[stream] for stream in result.numbers]
+    if forged:
+        checkpoints.delete_these(tx, forged)
+    if not parsed:
+        return result
+    for made in parsed.values():
+        result.numbers[made.stream] = result.numbers.get(made.stream, RangeSet()) | made.numbers
+    _find(tx, parsed, result)
+    checkpoints.settle(tx, parsed, Standing.KNOWN)
+    known = streams.get(tx, result.numbers)
+    streams.put_signed(tx, {name: each.signed | result.numbers[name] for name, each in known.items()})
+    result.streams = list(known.values())
     return result
 
 
-def _unsigned(tx: Connection, parsed: Checkpoint, result: Verified) -> Iterator[StoredSegment]:
-    """Yield what is here of a checkpoint's segments, and was not signed; note those that are others than it says."""
-    entries = {each.seq_first: each for each in parsed.entries}
-    for segment in segments.unsigned(tx, parsed.stream, parsed.numbers):
-        entry = entries.get(segment.seq_first)
-        if entry is not None and (entry.seq_last, entry.hash) == (segment.seq_last, segment.hash):
-            yield segment
-        elif entry is not None:
+def _find(tx: Connection, parsed: Mapping[int, Checkpoint], result: Verified) -> None:
+    """Find what is here and unsigned of the checkpoints' segments; note those that are others than they say."""
+    signed = ((number, each.stream, entry) for number, each in parsed.items() for entry in each.entries)
+    entries = {(stream, entry.seq_first): (number, entry) for number, stream, entry in signed}
+    for segment in segments.unsigned_at(tx, entries):
+        number, entry = entries[segment.stream, segment.seq_first]
+        if (entry.seq_last, entry.hash) == (segment.seq_last, segment.hash):
+            result.segments.append((segment, number))
+        else:
             conflict = f"the segment at {segment.seq_first} is not the one that its stream signed"
-            result.failures.append((parsed.stream, SegmentConflict(conflict)))
+            result.failures.append((segment.stream, SegmentConflict(conflict)))
 
 
 def _verified(stored: StoredCheckpoint) -> Checkpoint:
@@ -100,13 +106,3 @@ def _verified(stored: StoredCheckpoint) -> Checkpoint:
         raise CheckpointInvalid(f"the checkpoint is not of stream {stored.stream}")
     checkpoint.verify(parsed)
     return parsed
-
-
-def _lot(pending: Iterable[StoredCheckpoint]) -> Iterator[StoredCheckpoint]:
-    """Yield so many, and those that follow with the same last number: layers of one batch."""
-    last = None
-    for taken, each in enumerate(pending):
-        if taken >= VERIFIED_MAX and each.seq_last != last:
-            return
-        last = each.seq_last
-        yield each

@@ -27,10 +27,11 @@ from datasync.store import checkpoints, registers, segments
 from datasync.store.checkpoints import Standing
 from datasync.store.database import Database
 from datasync.store.keys import SqlKeyShelf
+from datasync.store.segments import Settled
 from datasync.sync.capture import Captor, own_streams
 from datasync.sync.receiver import receive
 from datasync.sync.signing import sign
-from datasync.sync.verifying import verify_these
+from datasync.sync.verifying import verify
 from tests.benchmarks.figures import MICROSECONDS, ROWS_PER_S, Figure, figure, seconds_each
 
 BATCH = 1_000
@@ -137,7 +138,7 @@ def _capturing(bench: Bench) -> Callable[[], object]:
     def capture() -> None:
         with bench.database.write() as tx:
             captor.capture(tx, bench.policy, COLLECTION, bench.rows, next(stamps), system_clock())
-            sign(tx, own_streams(tx, identity.name, COLLECTION).values(), keys[0], Standing.OWED)
+            sign(tx, own_streams(tx, identity.name, COLLECTION).values(), keys[0], lambda _: Standing.OWED)
 
     return capture
 
@@ -158,14 +159,15 @@ def _receiving(bench: Bench, captured: list[Sent]) -> Callable[[], object]:
 
 
 def _verifying(bench: Bench) -> Callable[[], object]:
-    def verify() -> None:
+    def work() -> None:
         """Verify the two checkpoints of one batch of those that were received."""
         with bench.database.write() as tx:
             pending = checkpoints.in_standing(tx, Standing.PENDING, limit=2)
-            verified = verify_these(tx, pending)
-            segments.show(tx, [each.id for each in verified.segments])
+            verified = verify(tx, pending)
+            settled = [Settled(each.id, number, True, each.state) for each, number in verified.segments]
+            segments.settle(tx, settled)
 
-    return verify
+    return work
 
 
 def _committing(bench: Bench) -> Callable[[], object]:

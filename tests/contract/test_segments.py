@@ -286,8 +286,8 @@ def test_what_signs_a_segment_is_noted_on_those_named(database: Database, new_se
         first, second, third = segments.of_stream(tx, A)
         segments.sign(tx, {first.id: 7, third.id: 8})
         assert [each.checkpoint for each in segments.of_stream(tx, A)] == [7, None, 8]
-        assert [each.id for each in segments.unsigned(tx, A, RangeSet.of([(0, 99)]))] == [second.id]
-        assert segments.unsigned(tx, A, RangeSet.of([(0, 9), (11, 99)])) == []
+        assert [each.id for each in segments.unsigned(tx, [A], RangeSet.of([(0, 99)]))] == [second.id]
+        assert segments.unsigned(tx, [A], RangeSet.of([(0, 9), (11, 99)])) == []
 
 
 def test_only_what_is_signed_is_revealed(database: Database, new_segment: Any) -> None:
@@ -298,14 +298,22 @@ def test_only_what_is_signed_is_revealed(database: Database, new_segment: Any) -
         assert [each.position is None for each in segments.of_stream(tx, A)] == [True, False]
 
 
-def test_segments_are_shown_in_the_order_given(database: Database, new_segment: Any) -> None:
+def test_segments_are_settled_and_shown_in_the_order_given(database: Database, new_segment: Any) -> None:
     with database.write() as tx:
-        segments.append(tx, [new_segment(A, number, visible=False, checkpoint=None) for number in (0, 10, 20)])
-        one, two, three = (each.id for each in segments.of_stream(tx, A))
-        segments.show(tx, [three, one])
-        shown = segments.visible(tx, *TRIPS, after=0, limit=9)
-        assert [each.id for each in shown] == [three, one]
-        assert two not in [each.id for each in shown]
+        segments.append(tx, [new_segment(A, n, visible=False, checkpoint=None) for n in (0, 10, 20, 30)])
+        one, two, three, four = (each.id for each in segments.of_stream(tx, A))
+        settled = [(three, True, State.WAITING), (two, False, State.LOCAL), (one, True, State.LOCAL)]
+        segments.settle(tx, [segments.Settled(number, 7, shown, state) for number, shown, state in settled])
+        assert [each.id for each in segments.visible(tx, *TRIPS, after=0, limit=9)] == [three, one]
+        found = {each.id: (each.checkpoint, each.state) for each in segments.of_stream(tx, A)}
+        assert [found[number] for number in (one, two, three)] == [
+            (7, State.LOCAL),
+            (7, State.LOCAL),
+            (7, State.WAITING),
+        ]
+        assert found[four][0] is None
+        begins = [(A, 30), (A, 0), (B, 30)]
+        assert [each.id for each in segments.unsigned_at(tx, begins)] == [four]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,8 +8,9 @@ import pytest
 from datasync.domain.ids import NodeName
 from datasync.nodes.node import Move
 from datasync.nodes.signing import SIGN_ROWS
-from datasync.protocol import topics
-from datasync.protocol.messages import Ack
+from datasync.protocol import envelope, topics
+from datasync.protocol.envelope import Opener
+from datasync.protocol.messages import Ack, Upload, decode
 from datasync.store import checkpoints
 from datasync.store.checkpoints import Standing
 from datasync.store.segments import State
@@ -85,6 +86,29 @@ def test_what_is_unsigned_is_acknowledged_and_neither_shown_nor_given_to_the_clo
     assert slow.nodes[CLOUD].rows() == {"public": 2}
 
 
+def uploads(net: Wire) -> list[Upload]:
+    """Return what the device sent to its edge."""
+    edge, topic, found = net.nodes[CBD], topics.device_segments(WATCH), []
+    for each in net.sent:
+        if each.topic == topic:
+            opened = envelope.verify(each.payload, topic, edge.kit.trust, net.now, bytes_max=1 << 24)
+            message = decode(Opener(edge.kit.identity).open(opened.body, topic, opened.peer))
+            assert isinstance(message, Upload)
+            found.append(message)
+    return found
+
+
+def test_a_reading_goes_with_its_signatures_in_one_message_and_none_of_what_never_leaves(net: Wire) -> None:
+    net.sent.clear()
+    for number in range(3):
+        net.wait(1_000)
+        capture(net, number)
+    assert [(len(each.segments), len(each.checkpoints)) for each in uploads(net)] == [(2, 2)] * 3
+    net.sent.clear()
+    net.wait(10_000)
+    assert uploads(net) == []
+
+
 def test_the_acknowledgement_does_not_wait_for_the_verification(net: Wire) -> None:
     net.sent.clear()
     capture(net, 0)
@@ -102,7 +126,7 @@ def test_a_signature_that_was_lost_is_sent_again(slow: Wire) -> None:
     slow.wait(SIGN_MS + 500)
     slow.lose = lambda each: False
     assert (unsigned(slow, WATCH), unsigned(slow, CBD)) == (0, 2)
-    slow.wait(5_000)
+    slow.wait(10_000)
     assert unsigned(slow, CBD) == 0
     assert owed(slow) == 0
 

@@ -6,12 +6,14 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, event
 
 from datasync.domain.clock import HybridTime, Instant
 from datasync.domain.ids import StreamId
 from datasync.domain.ranges import RangeSet
 from datasync.domain.tiers import Tier
+from datasync.protocol import checkpoint
 from datasync.store import (
     ageing,
     attachments,
@@ -27,7 +29,7 @@ from datasync.store import (
 from datasync.store.ageing import Aged
 from datasync.store.checkpoints import Standing
 from datasync.store.database import Database
-from datasync.store.segments import NewSegment, State, StoredSegment
+from datasync.store.segments import NewSegment, Settled, State, StoredSegment
 from datasync.views.withdrawals import withdrawn
 
 A, B = StreamId("a" * 32), StreamId("b" * 32)
@@ -79,6 +81,8 @@ def plan_of(tx: Connection) -> Iterator[list[str]]:
     event.remove(tx, "before_cursor_execute", explain)
 
 
+CHECKPOINT = checkpoint.sign([checkpoint.Entry(0, 3, "e" * 64)], Ed25519PrivateKey.from_private_bytes(bytes(32)))
+
 QUERIES: dict[str, Callable[[Connection], object]] = {
     "visible": lambda tx: segments.visible(tx, *LAYER, after=5, limit=10),
     "visible with conditions": lambda tx: segments.visible(
@@ -91,11 +95,14 @@ QUERIES: dict[str, Callable[[Connection], object]] = {
     "bodies": lambda tx: segments.bodies(tx, [1, 2, 3]),
     "mark": lambda tx: segments.mark(tx, A, RANGES, State.SAFE, from_states=[State.WAITING]),
     "mark_these": lambda tx: segments.mark_these(tx, [1, 2], State.SAFE, from_states=[State.WAITING]),
-    "unsigned": lambda tx: segments.unsigned(tx, A, RANGES),
+    "unsigned": lambda tx: segments.unsigned(tx, [A, B], RANGES),
+    "unsigned_at": lambda tx: segments.unsigned_at(tx, [(A, 1), (B, 2)]),
     "sign": lambda tx: segments.sign(tx, {1: 1, 2: 1}),
-    "show": lambda tx: segments.show(tx, [1, 2]),
+    "settle": lambda tx: segments.settle(tx, [Settled(1, 1, True, State.LOCAL)]),
+    "attachments.states": lambda tx: attachments.states(tx, ["watch-1", "watch-2"]),
     "checkpoints in a standing": lambda tx: checkpoints.in_standing(tx, Standing.PENDING, limit=10),
     "checkpoints of segments": lambda tx: checkpoints.of_segments(tx, [1, 2]),
+    "checkpoints.add": lambda tx: checkpoints.add(tx, [CHECKPOINT], Standing.KNOWN),
     "checkpoints owed": lambda tx: checkpoints.owed_of_sent(tx, limit=10),
     "checkpoints acknowledged": lambda tx: checkpoints.acknowledge(tx, {A: RANGES}),
     "checkpoints again": lambda tx: checkpoints.again(tx, A, RANGES, Standing.PENDING),

@@ -58,7 +58,7 @@ def _segment(stream: str, tier: Tier, number: int) -> NewSegment:
 def test_every_segment_is_signed_once_and_by_as_few_signatures_as_may_be(
     tx: Connection, now: Instant, count: int
 ) -> None:
-    made = sign(tx, captured(tx, now, count), key_of, Standing.OWED)
+    made = sign(tx, captured(tx, now, count), key_of, lambda _: Standing.OWED)
     assert len(made) == 2 * -(-count // CHECKPOINT_SEGMENTS_MAX)
     for each in made:
         parsed = checkpoint.parse(each.data)
@@ -70,12 +70,12 @@ def test_every_segment_is_signed_once_and_by_as_few_signatures_as_may_be(
 
 
 def test_the_layers_of_the_same_batches_follow_one_another(tx: Connection, now: Instant) -> None:
-    made = sign(tx, captured(tx, now, 2 * CHECKPOINT_SEGMENTS_MAX), key_of, Standing.OWED)
+    made = sign(tx, captured(tx, now, 2 * CHECKPOINT_SEGMENTS_MAX), key_of, lambda _: Standing.OWED)
     assert [(each.segments[0].seq_first, int(each.segments[0].tier)) for each in made] == [
         (first, tier) for first in (0, CHECKPOINT_SEGMENTS_MAX) for tier in (0, 1)
     ]
 
 
 def test_what_is_signed_is_not_signed_again(tx: Connection, now: Instant) -> None:
-    sign(tx, captured(tx, now, 2), key_of, Standing.OWED)
-    assert sign(tx, streams.of_device(tx, "watch-1"), key_of, Standing.OWED) == []
+    sign(tx, captured(tx, now, 2), key_of, lambda _: Standing.OWED)
+    assert sign(tx, streams.of_device(tx, "watch-1"), key_of, lambda _: Standing.OWED) == []

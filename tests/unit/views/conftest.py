@@ -122,7 +122,9 @@ class Site:
         with self.database.write() as tx:
             captor = self.captor(device, **meta)
             numbers = captor.capture(tx, self.policy, collection, batch, self._stamp, self.now)
-            sign(tx, own_streams(tx, NodeName(device), collection).values(), captor.stream_key, Standing.KNOWN)
+            sign(
+                tx, own_streams(tx, NodeName(device), collection).values(), captor.stream_key, lambda _: Standing.KNOWN
+            )
             return numbers
 
     def plan(self, name: str, purpose: str = "service.routing", collection: str = "trips") -> ViewPlan:
