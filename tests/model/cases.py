@@ -56,15 +56,23 @@ QUICK = [
 FULL = [
     Case("two edges, three attaches, a private and a public row", edges=2, rows=2, public=2, preparations=0),
     Case("two edges, three attaches, a public row, a preparation", edges=2, public=1),
-    Case("two edges, three attaches, a public row, a preparation, a lost disk", edges=2, public=1, losses=1, bits=33),
+    Case(
+        "two edges, three attaches, a public row, a preparation, a lost disk",
+        edges=2,
+        public=1,
+        losses=1,
+        bits=33,
+        seconds=300,
+    ),
     Case(
         "three edges, three attaches, a private and a public row, two preparations",
         rows=2,
         public=2,
         preparations=2,
         bits=33,
+        seconds=300,
     ),
-    Case("three edges, four attaches, a private row", tokens=4, preparations=0, bits=33),
+    Case("three edges, four attaches, a private row", tokens=4, preparations=0, bits=33, seconds=300),
 ]
 
 MUTANTS = {
