@@ -49,11 +49,12 @@ class Mutant:
 QUICK = [
     Case("three edges, three attaches, a private row", preparations=0),
     Case("two edges, three attaches, a public row", edges=2, public=1, preparations=0),
-    Case("two edges, three attaches, a private row, a preparation", edges=2),
+    Case("three edges, two attaches, a private row, a preparation", tokens=2),
     Case("two edges, two attaches, a public row, a preparation, a lost disk", edges=2, tokens=2, public=1, losses=1),
 ]
 
 FULL = [
+    Case("two edges, three attaches, a private row, a preparation", edges=2),
     Case("two edges, three attaches, a private and a public row", edges=2, rows=2, public=2, preparations=0),
     Case("two edges, three attaches, a public row, a preparation", edges=2, public=1),
     Case(

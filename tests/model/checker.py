@@ -17,6 +17,8 @@ from tests.model.cases import Case
 MODEL = Path(__file__).with_name("handover.pml")
 DEPTH_MAX = 20_000
 BUILD_SECONDS_MAX = 120
+HASH_BITS = 20
+"""The size of the table that finds states again: a larger one would cost small searches more than it saves."""
 
 _INCOMPLETE = {
     "max search depth too small": f"some runs are longer than {DEPTH_MAX} steps",
@@ -86,7 +88,7 @@ def _build(case: Case, folder: Path) -> None:
 
 def _search(case: Case, folder: Path) -> tuple[str, bool]:
     """Return what the verifier said, and whether its time was over before it was done."""
-    options = [f"-w{case.bits}", "-k3"] if case.bits else []
+    options = [f"-w{case.bits}", "-k3"] if case.bits else [f"-w{HASH_BITS}"]
     command = ["timeout", "--signal=INT", str(case.seconds), "./pan", f"-m{DEPTH_MAX}", "-n", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr, done.returncode == 124
